@@ -1,0 +1,1 @@
+"""Peers, validators and the clock that moves them (layer 4)."""
