@@ -1,0 +1,115 @@
+"""Cutting parameter tensors into blocks, and putting them together again.
+
+Blocks follow *logical* layers and global shapes: a stack of L layers is L tensors, a matrix is cut into blocks whose
+sides are the largest divisors of its dimensions that are at most 64, and a vector into blocks of at most 64.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gauntlet_jax.types import Params
+
+
+class Layout(NamedTuple):
+    """How one tensor is cut (static: hashable, known from shapes alone).
+
+    Attributes:
+      shape: the tensor's global shape.
+      stack: how many leading axes count layers rather than rows.
+      block: sides of a block, ``(rows, columns)`` for matrices and ``(length,)`` for vectors.
+    """
+
+    shape: tuple[int, ...]
+    stack: int
+    block: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Elements in a block."""
+        size = 1
+        for side in self.block:
+            size *= side
+        return size
+
+    @property
+    def chunks(self) -> int:
+        """Blocks in the tensor."""
+        elements = 1
+        for length in self.shape:
+            elements *= length
+        return elements // self.size
+
+
+def block_side(length: int, *, largest: int = 64) -> int:
+    """The largest divisor of ``length`` that is at most ``largest``."""
+    return next(side for side in range(min(length, largest), 0, -1) if length % side == 0)
+
+
+def layout_of(shape: tuple[int, ...], *, stack: int | None = None, largest: int = 64) -> Layout:
+    """The layout of one tensor.
+
+    Args:
+      shape: its global shape, no axis empty.
+      stack: leading axes that count layers; None takes all but the last two of a tensor with three or more.
+      largest: longest side of a block.
+
+    Raises:
+      ValueError: an axis is empty, or ``stack`` is larger than the number of axes.
+    """
+    if any(length < 1 for length in shape):
+        raise ValueError(f"a tensor of shape {shape} holds nothing to compress")
+    if stack is None:
+        stack = max(0, len(shape) - 2)
+    if not 0 <= stack <= len(shape):
+        raise ValueError(f"stack {stack} does not fit a tensor of shape {shape}")
+    inner = shape[stack:]
+    if len(inner) > 2:
+        stack, inner = len(shape) - 2, shape[-2:]
+    return Layout(shape, stack, tuple(block_side(length, largest=largest) for length in inner) or (1,))
+
+
+def layouts_of(params: Params, *, stacked: Any | None = None, largest: int = 64) -> Any:
+    """The layout of every tensor of a pytree.
+
+    Args:
+      params: arrays or ``jax.ShapeDtypeStruct``.
+      stacked: a pytree of ints shaped like ``params`` that gives each tensor's leading layer axes; None guesses as
+        in ``layout_of``.
+      largest: longest side of a block.
+
+    Returns:
+      A pytree shaped like ``params`` with a ``Layout`` at each leaf.
+    """
+    if stacked is None:
+        return jax.tree.map(lambda leaf: layout_of(tuple(leaf.shape), largest=largest), params)
+    return jax.tree.map(
+        lambda leaf, stack: layout_of(tuple(leaf.shape), stack=stack, largest=largest), params, stacked
+    )
+
+
+def is_layout(node: Any) -> bool:
+    """Whether a pytree node is a ``Layout``: the ``is_leaf`` of ``jax.tree.map`` over layouts."""
+    return isinstance(node, Layout)
+
+
+def to_chunks(tensor: Float[Array, "..."], layout: Layout) -> Float[Array, "chunks size"]:
+    """Cuts a tensor of ``layout.shape`` into rows, one a block, in row-major order of the blocks."""
+    if len(layout.block) == 1:
+        return tensor.reshape(layout.chunks, layout.size)
+    rows, columns = layout.block
+    height, width = layout.shape[-2:]
+    cut = tensor.reshape(-1, height // rows, rows, width // columns, columns)
+    return jnp.swapaxes(cut, 2, 3).reshape(layout.chunks, layout.size)
+
+
+def from_chunks(chunks: Float[Array, "chunks size"], layout: Layout) -> Float[Array, "..."]:
+    """The inverse of ``to_chunks``."""
+    if len(layout.block) == 1:
+        return chunks.reshape(layout.shape)
+    rows, columns = layout.block
+    height, width = layout.shape[-2:]
+    cut = chunks.reshape(-1, height // rows, width // columns, rows, columns)
+    return jnp.swapaxes(cut, 2, 3).reshape(layout.shape)
