@@ -39,6 +39,7 @@ class ScoreInputs(NamedTuple):
       aggregate: the update made of all accepted peers of the round, or None where no score asks for it.
       assigned_batch: sequences drawn from the data that was assigned to the peer and that it declared.
       random_batch: sequences that nobody was assigned this round, the same for every peer of the round.
+      random_loss: L(theta_t) on ``random_batch``, nats/token: computed once for all peers of the round.
       loss_fn: ``(params, batch) -> nats/token`` (static under jit).
       step_size: beta_t = c * alpha_t, the step along ``update`` at which the loss is probed.
     """
@@ -48,6 +49,7 @@ class ScoreInputs(NamedTuple):
     aggregate: Params | None
     assigned_batch: Batch
     random_batch: Batch
+    random_loss: Scalar
     loss_fn: LossFn
     step_size: Scalar
 

@@ -49,11 +49,13 @@ def dequantize(codes: Array, table: Float[Array, "2"], *, bits: Bits) -> Float[A
 
 
 def is_bounded(codes: Array, table: Float[Array, "2"], *, bits: Bits) -> Bool[Array, ""]:
-    """Whether a stranger's table and codes are finite, canonical and at most ``LARGEST``."""
+    """Whether a stranger's table (and values, at 32 bits) is finite, canonical and reaches at most ``LARGEST``.
+
+    Codes need no check: every value that fits their 2 or 8 bits is a level.
+    """
     if bits == 32:
         canonical = jnp.all(table == jnp.array([0.0, 1.0], jnp.float32))
         return canonical & jnp.all(jnp.abs(codes) <= LARGEST)  # NaN compares false
     shift, step = table[0], table[1]
-    # The step first, by itself: a product with an infinite one could be NaN and still be masked.
     reach = jnp.abs(shift) + 2 ** (bits - 1) * step
-    return (step >= 0) & (reach <= LARGEST) & jnp.all(codes < 2**bits)
+    return (step >= 0) & (reach <= LARGEST)  # NaN compares false

@@ -1,0 +1,1 @@
+"""The command line (layer 6): one small file a command."""

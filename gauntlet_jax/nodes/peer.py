@@ -1,0 +1,200 @@
+"""A peer: gradients on its assigned data, compressed, uploaded to its own bucket inside the put window.
+
+What a peer does is a row of stages, each a plain function; an attack replaces one of them (see ``attacks``). A peer
+never imports what judges it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from gauntlet_jax.nodes.beacon import derive_int
+from gauntlet_jax.scoring import Window
+from gauntlet_jax.storage.artifact import PROTOCOL, Manifest, array_digests, write_artifact
+from gauntlet_jax.storage.bucket import Bucket
+from gauntlet_jax.training.assignment import Assignment
+from gauntlet_jax.training.train_step import LocalTraining
+from gauntlet_jax.types import Batch, Params, PeerId
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Opening(NamedTuple):
+    """What everybody knows when a round opens.
+
+    Attributes:
+      run: the run's name, which every artifact repeats.
+      round: t.
+      window: the put window, seconds since genesis.
+      beacon: the opening beacon.
+      step_size: alpha_t.
+    """
+
+    run: str
+    round: int
+    window: Window
+    beacon: bytes
+    step_size: float
+
+
+class Turn(NamedTuple):
+    """A peer's view of a round, for its stages.
+
+    Attributes:
+      opening: what everybody knows.
+      peer: its name.
+      slot: its place in the assignment.
+      batch: sequences of one batch.
+      assignment: SelectData.
+      key: a PRNG key of its own for this round.
+      others: reads the artifacts that other peers have uploaded so far, by name, best paid first.
+    """
+
+    opening: Opening
+    peer: PeerId
+    slot: int
+    batch: int
+    assignment: Assignment
+    key: Array
+    others: Callable[[], Mapping[PeerId, Arrays]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Behavior:
+    """The stages of a peer; the defaults are the honest ones.
+
+    Attributes:
+      batches: batches of its assigned stream that it trains on and declares.
+      remember: ``params -> memory`` at the start of the run.
+      view: ``(memory, params) -> (params to train on, memory)``.
+      data: ``(turn, count) -> window indices`` that it trains on.
+      gradient: ``(turn, gradient) -> gradient`` that it compresses.
+      artifact: ``(turn, arrays) -> arrays`` that it uploads as its pseudo-gradient.
+      probe: ``(params it trained on, params of the round) -> params`` from which it takes its sync probe.
+      uploads_at: when it uploads, as a part of the put window: 0 as it opens, 1 as it closes.
+    """
+
+    batches: int = 1
+    remember: Callable[[Params], Any] = lambda params: ()
+    view: Callable[[Any, Params], tuple[Params, Any]] = lambda memory, params: (params, memory)
+    data: Callable[[Turn, int], np.ndarray] = lambda turn, count: turn.assignment.assigned(
+        turn.opening.round, turn.slot, count
+    )
+    gradient: Callable[[Turn, Params], Params] = lambda turn, gradient: gradient
+    artifact: Callable[[Turn, Arrays], Arrays] = lambda turn, arrays: arrays
+    probe: Callable[[Params, Params], Params] = lambda seen, current: seen
+    uploads_at: float = 0.5
+
+
+class PeerSteps(NamedTuple):
+    """The compiled functions that all peers of a process share.
+
+    Attributes:
+      training: local work (see ``training.train_step``).
+      init: ``params -> residual``.
+      encode: ``(residual, gradient) -> (arrays, residual)``; the residual is donated.
+      probe: ``(params, key) -> probe``.
+    """
+
+    training: LocalTraining
+    init: Callable[[Params], Any]
+    encode: Callable[[Any, Params], tuple[Mapping[str, Array], Any]]
+    probe: Callable[[Params, Array], Array]
+
+
+def artifact_key(round: int) -> str:
+    """Where in its bucket a peer puts a round's artifact."""
+    return f"rounds/{round:08d}"
+
+
+def probe_key(beacon: bytes, peer: PeerId) -> Array:
+    """The PRNG key of a peer's sync probe in the round that the beacon opens."""
+    return jax.random.key(derive_int(beacon, "probe", peer))
+
+
+class Peer:
+    """One peer of a run.
+
+    Attributes:
+      name: its public identity.
+      behavior: its stages.
+      state: what it keeps between rounds, a pytree: ``residual``, ``training`` and ``memory``.
+    """
+
+    def __init__(
+        self,
+        name: PeerId,
+        slot: int,
+        behavior: Behavior,
+        *,
+        params: Params,
+        steps: PeerSteps,
+        batch: int,
+        batches_of: Callable[[np.ndarray], Sequence[Batch]],
+        assignment: Assignment,
+        bucket: Bucket,
+        seed: int,
+        others: Callable[[PeerId, int], Mapping[PeerId, Arrays]],
+    ):
+        """A peer at the start of a run.
+
+        Args:
+          name: its public identity.
+          slot: its place in the assignment.
+          behavior: its stages.
+          params: theta_0.
+          steps: compiled functions.
+          batch: sequences of one batch.
+          batches_of: window indices to batches of ``batch`` sequences.
+          assignment: SelectData.
+          bucket: its own, to write.
+          seed: of its own randomness.
+          others: ``(itself, round) -> artifacts`` in the other peers' public buckets.
+        """
+        self.name = name
+        self.slot = slot
+        self.behavior = behavior
+        self.state = {
+            "residual": steps.init(params),
+            "training": steps.training.init(params),
+            "memory": behavior.remember(params),
+        }
+        self._steps = steps
+        self._batch = batch
+        self._batches_of = batches_of
+        self._assignment = assignment
+        self._bucket = bucket
+        self._key = jax.random.fold_in(jax.random.key(seed), slot)
+        self._others = others
+
+    def upload_time(self, window: Window) -> float:
+        """When it uploads, in seconds since genesis."""
+        return window.opens + self.behavior.uploads_at * (window.closes - window.opens)
+
+    def contribute(self, opening: Opening, params: Params) -> None:
+        """Trains, compresses and uploads; ``params`` is theta_t as an honest node holds it."""
+        behavior, steps = self.behavior, self._steps
+        turn = Turn(
+            opening,
+            self.name,
+            self.slot,
+            self._batch,
+            self._assignment,
+            jax.random.fold_in(self._key, opening.round),
+            lambda: self._others(self.name, opening.round),
+        )
+        seen, memory = behavior.view(self.state["memory"], params)
+        declared = behavior.batches * self._batch
+        batches = self._batches_of(behavior.data(turn, declared))
+        gradient, training = steps.training.run(seen, self.state["training"], batches)
+        packed, residual = steps.encode(self.state["residual"], behavior.gradient(turn, gradient))
+        self.state = {"residual": residual, "training": training, "memory": memory}
+        arrays = behavior.artifact(turn, {name: np.asarray(array) for name, array in packed.items()})
+        shown = behavior.probe(seen, params)
+        arrays = {**arrays, "probe": np.asarray(steps.probe(shown, probe_key(opening.beacon, self.name)))}
+        manifest = Manifest(opening.run, opening.round, self.name, declared, PROTOCOL, array_digests(arrays))
+        write_artifact(self._bucket, artifact_key(opening.round), arrays, manifest)

@@ -1,0 +1,272 @@
+"""A whole run in one process: the same peers and validator as in the field, with a clock that is moved by hand."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from gauntlet_jax.compression.packing import Sizes
+from gauntlet_jax.nodes.beacon import Beacon
+from gauntlet_jax.nodes.clock import ManualClock, RoundTimes
+from gauntlet_jax.nodes.peer import Opening, Peer
+from gauntlet_jax.nodes.record import RoundRecord, to_json
+from gauntlet_jax.nodes.stopwatch import Step, Stopwatch, compile_all
+from gauntlet_jax.nodes.validator import Validator
+from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
+from gauntlet_jax.storage.checkpoint import Checkpoints
+from gauntlet_jax.storage.digest import params_digest
+from gauntlet_jax.training.baselines import AdamW
+from gauntlet_jax.types import Batch, Params, PeerId
+
+# Seconds after the window has closed at which validators judge: a late upload is there by then, and seen to be late.
+_JUDGED_AFTER = 5.0
+
+
+class Heldout(NamedTuple):
+    """The held-out split and when it is measured.
+
+    Attributes:
+      batches: [batches, sequences, length + 1].
+      every: rounds between two measurements; the first and the last round are measured too.
+    """
+
+    batches: np.ndarray
+    every: int
+
+
+class Baseline(NamedTuple):
+    """The trusted run beside the peers.
+
+    Attributes:
+      optimizer: AdamW at its tuned rate.
+      learning_rate: that rate.
+      data: ``round -> batches`` of the honest peers' assigned data.
+    """
+
+    optimizer: AdamW
+    learning_rate: float
+    data: Callable[[int], Sequence[Batch]]
+
+
+class Simulation:
+    """Rounds of honest and cheating peers, judged and paid.
+
+    Attributes:
+      round: the next round.
+      rounds: where the run ends.
+      params: theta of the next round.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        seed: int,
+        rounds: int,
+        params: Params,
+        peers: Sequence[Peer],
+        behaviors: Mapping[PeerId, str],
+        validator: Validator,
+        apply: Callable[..., Params],
+        loss: Callable[..., Any],
+        learning_rate: optax.Schedule,
+        beacon: Beacon,
+        clock: ManualClock,
+        times: RoundTimes,
+        ledger: SqliteLedger,
+        checkpoints: Checkpoints,
+        heldout: Heldout,
+        baseline: Baseline | None,
+        sizes: Sizes,
+        stopwatch: Stopwatch,
+        to_compile: Sequence[tuple[Step, tuple[Any, ...]]],
+    ):
+        """Puts the nodes together; every argument is one that the field passes too, or a manual stand-in of it."""
+        self.name = name
+        self.seed = seed
+        self.rounds = rounds
+        self.round = 0
+        self.params = params
+        self._peers = sorted(peers, key=lambda peer: peer.behavior.uploads_at)
+        self._behaviors = behaviors
+        self._validator = validator
+        self._apply = apply
+        self._loss = loss
+        self._learning_rate = learning_rate
+        self._beacon = beacon
+        self._clock = clock
+        self._times = times
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._heldout = heldout
+        self._baseline = baseline
+        self._sizes = sizes
+        self._stopwatch = stopwatch
+        self._to_compile = to_compile
+        self._initial_loss: float | None = None
+
+    def compile(self) -> None:
+        """Compiles every step ahead of the first round."""
+        compile_all(self._stopwatch, self._to_compile)
+
+    def run_round(self) -> RoundRecord:
+        """One round, from its opening to the payouts; the ledger and the store have it when this returns."""
+        t = self.round
+        if self._initial_loss is None:
+            self._initial_loss = self._heldout_loss(self.params)
+        window = self._times.window(t)
+        alpha = float(self._learning_rate(t))
+        opening = Opening(self.name, t, window, self._beacon.opening(t), alpha)
+        for peer in self._peers:
+            self._clock.move_to(peer.upload_time(window))
+            peer.contribute(opening, self.params)
+        self._clock.move_to(window.closes + _JUDGED_AFTER)
+        verdict = self._validator.judge(opening, self._beacon.closing(t), self.params)
+        # The old parameters are donated: nobody may read them after this line.
+        self.params = self._apply(self.params, verdict.update, np.float32(alpha))
+        if self._baseline:
+            self._baseline.optimizer.run_round(self._baseline.data(t))
+        measured = t % self._heldout.every == 0 or t + 1 == self.rounds
+        record = RoundRecord(
+            round=t,
+            learning_rate=alpha,
+            heldout_loss=self._heldout_loss(self.params) if measured else None,
+            baseline_loss=self._heldout_loss(self._baseline.optimizer.params)
+            if measured and self._baseline
+            else None,
+            params_digest=params_digest(self.params),
+            emission=sum(peer.payout for peer in verdict.peers) + verdict.reserve,
+            reserve=verdict.reserve,
+            peers=tuple(
+                dataclasses.replace(peer, behavior=self._behaviors[peer.name]) for peer in verdict.peers
+            ),
+        )
+        self._post(record)
+        self.round += 1
+        return record
+
+    def save_checkpoint(self) -> None:
+        """Stores all that the next round depends on."""
+        state = {
+            "validator": self._validator.state(),
+            "clock": self._clock.time,
+            "initial_loss": self._initial_loss,
+        }
+        self._checkpoints.save(self.round, self._arrays(), state)
+
+    def restore(self) -> list[str]:
+        """Goes to the newest sound checkpoint, or stays at the start where there is none.
+
+        Returns:
+          A line for each corrupt checkpoint that was passed over.
+        """
+        found = self._checkpoints.restore_newest(self._arrays())
+        if found is not None:
+            self.round, arrays, state = found
+            self.params = arrays["params"]
+            for peer in self._peers:
+                peer.state = arrays["peers"][peer.name]
+            if self._baseline:
+                self._baseline.optimizer.params, self._baseline.optimizer.state = arrays["baseline"]
+            self._validator.restore(state["validator"])
+            self._initial_loss = state["initial_loss"]
+            self._clock.move_to(state["clock"])
+        return list(self._checkpoints.skipped)
+
+    def summary(self, records: Sequence[RoundRecord], wall_seconds: float) -> dict[str, Any]:
+        """The content of ``summary.json``, schema 1.
+
+        Args:
+          records: of every round of the run, at least one.
+          wall_seconds: of this process, as the step times are; a resumed run does not count the time before.
+        """
+        last, second_half = records[-1], records[len(records) // 2 :]
+        measured = [record.heldout_loss for record in records if record.heldout_loss is not None]
+        seconds = {kind: self._stopwatch.seconds[kind] for kind in ("compile", "train", "encode", "evaluate", "aggregate")}
+        if self._baseline:
+            seconds["baseline"] = self._stopwatch.seconds["baseline"]
+        seconds["other"] = max(0.0, wall_seconds - sum(seconds.values()))
+        return {
+            "schema": 1,
+            "config": self.name,
+            "seed": self.seed,
+            "rounds": len(records),
+            "parameters": self._sizes.parameters,
+            "params_digest": last.params_digest,
+            "wall_seconds": wall_seconds,
+            "seconds": seconds,
+            "loss": {"initial": self._initial_loss, "final": measured[-1]},
+            "baseline": None
+            if self._baseline is None
+            else {
+                "name": self._baseline.optimizer.name,
+                "learning_rate": self._baseline.learning_rate,
+                "final": last.baseline_loss,
+            },
+            "bytes": {
+                "per_peer_round": self._sizes.bytes,
+                "bits_per_value": self._sizes.bits_per_value,
+                "compression": self._sizes.compression,
+            },
+            "payout_total": sum(peer.payout for record in records for peer in record.peers),
+            "reserve": sum(record.reserve for record in records),
+            "validators": [{"name": self._validator.name, "stake": 1.0, "trust": 1.0, "dividends": 0.0}],
+            "peers": [_summary_of(name, records, second_half) for name in self._validator.peers],
+        }
+
+    def close(self) -> None:
+        """Lets go of files."""
+        self._checkpoints.close()
+        self._ledger.close()
+
+    def _heldout_loss(self, params: Params) -> float:
+        return float(np.mean([float(self._loss(params, batch)) for batch in self._heldout.batches]))
+
+    def _post(self, record: RoundRecord) -> None:
+        with self._ledger.transaction():
+            weights = {peer.name: peer.incentive for peer in record.peers}
+            self._ledger.post_weights(record.round, self._validator.name, weights)
+            self._ledger.post_record(record.round, hashlib.sha256(to_json(record).encode()).hexdigest())
+            payouts = {peer.name: peer.payout for peer in record.peers}
+            self._ledger.emit(record.round, payouts, record.reserve, record.emission)
+
+    def _arrays(self) -> dict[str, Any]:
+        optimizer = self._baseline.optimizer if self._baseline else None
+        return {
+            "params": self.params,
+            "peers": {peer.name: peer.state for peer in self._peers},
+            "baseline": (optimizer.params, optimizer.state) if optimizer else (),
+        }
+
+
+def _summary_of(name: PeerId, records: Sequence[RoundRecord], second_half: Sequence[RoundRecord]) -> dict[str, Any]:
+    """A peer's entry of the summary; shares are of what peers were paid, the reserve apart."""
+    rows = [peer for record in records for peer in record.peers if peer.name == name]
+    last = rows[-1]
+    return {
+        "name": name,
+        "behavior": last.behavior,
+        "rating_mu": last.rating_mu,
+        "rating_sigma": last.rating_sigma,
+        "loss_rating": last.loss_rating,
+        "proof_of_computation": last.proof_of_computation,
+        "peer_score": last.peer_score,
+        "incentive": last.incentive,
+        "payout": sum(row.payout for row in rows),
+        "payout_share": _share(name, records),
+        "payout_share_second_half": _share(name, second_half),
+        "rounds_aggregated": sum(row.aggregated for row in rows),
+        "slashes": dict(Counter(reason for row in rows for reason in row.slashed)),
+        "refusals": dict(Counter(row.refusal for row in rows if row.refusal)),
+    }
+
+
+def _share(name: PeerId, records: Sequence[RoundRecord]) -> float:
+    paid = sum(peer.payout for record in records for peer in record.peers)
+    own = sum(peer.payout for record in records for peer in record.peers if peer.name == name)
+    return own / paid if paid else 0.0

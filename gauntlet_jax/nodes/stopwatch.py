@@ -1,0 +1,73 @@
+"""Compiled steps that account for their time: what a run spends on compiling, training, encoding, evaluating."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+
+class Stopwatch:
+    """Adds up wall time by kind of work.
+
+    Attributes:
+      seconds: by kind; "compile" is kept apart from the steps' own time.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter):
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._now = now
+
+    @contextmanager
+    def measure(self, kind: str):
+        """Counts the time inside the block."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            self.seconds[kind] += self._now() - start
+
+    def step(self, kind: str, jitted: Callable[..., Any]) -> "Step":
+        """A jitted function whose calls count as ``kind``."""
+        return Step(self, kind, jitted)
+
+
+class Step:
+    """A jitted function, compiled ahead once for each kind of arguments, that waits for its results.
+
+    Waiting costs little on one device, and is what makes the account honest.
+    """
+
+    def __init__(self, stopwatch: Stopwatch, kind: str, jitted: Any):
+        self._stopwatch = stopwatch
+        self._kind = kind
+        self._jitted = jitted
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def compile(self, *arguments: Any) -> None:
+        """Compiles for arguments of these shapes (arrays or ``jax.ShapeDtypeStruct``)."""
+        self._compiled[_key(arguments)] = self._jitted.lower(*arguments).compile()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs the step; every leaf of the arguments must be an array or numpy scalar."""
+        key = _key(arguments)
+        if key not in self._compiled:
+            with self._stopwatch.measure("compile"):
+                self.compile(*arguments)
+        with self._stopwatch.measure(self._kind):
+            return jax.block_until_ready(self._compiled[key](*arguments))
+
+
+def compile_all(stopwatch: Stopwatch, work: Sequence[tuple[Step, tuple[Any, ...]]], *, threads: int = 2) -> None:
+    """Compiles steps for the arguments given, side by side (the compiler lets go of the interpreter)."""
+    with stopwatch.measure("compile"), ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(step.compile, *arguments) for step, arguments in work]:
+            done.result()
+
+
+def _key(arguments: tuple[Any, ...]) -> Any:
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)

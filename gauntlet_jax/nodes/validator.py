@@ -1,0 +1,471 @@
+"""A validator: checks everybody cheaply, scores a few by the loss, and decides the round.
+
+One method a stage, in the order of a round; every formula is called, none is written here.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gauntlet_jax import scoring
+from gauntlet_jax.compression import Format, SparseTensor
+from gauntlet_jax.nodes.beacon import derive_int
+from gauntlet_jax.nodes.peer import Opening, artifact_key, probe_key
+from gauntlet_jax.nodes.record import PeerRecord, finite_or_none
+from gauntlet_jax.rewards.incentive import incentives, split_emission
+from gauntlet_jax.rewards.rules import RewardRules
+from gauntlet_jax.storage.artifact import (
+    MalformedArtifact,
+    Schema,
+    head_artifact,
+    payload_digest,
+    read_artifact,
+)
+from gauntlet_jax.storage.bucket import Bucket
+from gauntlet_jax.training.assignment import Assignment
+from gauntlet_jax.types import Batch, Params, PeerHistory, PeerId, PeerScoreFn, PseudoGradient
+
+RANDOM = "random"
+ASSIGNED = "assigned"
+BUILT_IN_SCORES = {ASSIGNED: scoring.assigned_loss_score, RANDOM: scoring.random_loss_score}
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidatorRules:
+    """How peers are judged.
+
+    Attributes:
+      sample_size: peers evaluated by their loss a round, |S_t|; None evaluates everyone accepted.
+      top_g: G, the peers whose pseudo-gradients make the update.
+      step_fraction: c in beta_t = c * alpha_t, the step at which a LossScore is probed.
+      max_sync_score: largest accepted distance of a sync probe, in signed steps (paper: 3; honest peers read 0).
+      proof_decay: gamma of the proof of computation.
+      rating_beta: noise of one performance in the OpenSkill match, in units of mu.
+      rating_tau: uncertainty added to a rating before each match.
+      slash_factor: phi, what a failed round multiplies the standing by.
+      slashes_per_outage: consecutive failures for one reason that count.
+      forgiven_after: clean rounds that undo one slash.
+      overlap_floor: pairs that share fewer of their indices are never suspected.
+      overlap_deviations: MADs above the round's median from which a pair is suspected.
+      negative_scores_exclude: this many negative LossScores in a row keep a peer out of the update.
+    """
+
+    sample_size: int | None = None
+    top_g: int = 15
+    step_fraction: float = 0.2
+    max_sync_score: float = 3.0
+    proof_decay: float = 0.95
+    rating_beta: float = 7.0
+    rating_tau: float = 0.1
+    slash_factor: float = 0.75
+    slashes_per_outage: int = 3
+    forgiven_after: int = 5
+    overlap_floor: float = 0.4
+    overlap_deviations: float = 6.0
+    negative_scores_exclude: int = 3
+
+
+class ValidatorSteps(NamedTuple):
+    """The compiled functions of a validator.
+
+    Attributes:
+      inspect: ``arrays -> (pseudo_gradient, well_formed)``.
+      probe: ``(params, key) -> probe``.
+      loss: ``(params, batch) -> nats/token``.
+      evaluate: one peer's scores (see ``training.eval_step.make_evaluation``).
+      overlap: ``(indices[peers, chunks, k], valid[peers]) -> share of common indices [peers, peers]``.
+      rate: ``(rating, ranks, played) -> rating``, one match.
+      combine: ``(stack, weights) -> update``.
+    """
+
+    inspect: Callable[..., tuple[PseudoGradient, Any]]
+    probe: Callable[..., Any]
+    loss: Callable[..., Any]
+    evaluate: Callable[..., dict[str, Any]]
+    overlap: Callable[..., Any]
+    rate: Callable[..., scoring.Rating]
+    combine: Callable[..., Params]
+
+
+class Seen(NamedTuple):
+    """What was seen of one peer's artifact; None where it does not exist or could not be read."""
+
+    uploaded_at: float | None = None
+    bytes: int | None = None
+    declared: int | None = None
+    digest: str | None = None
+    sent: PseudoGradient | None = None
+    sync_score: float | None = None
+    malformed: str | None = None
+
+
+class Verdict(NamedTuple):
+    """A validator's decisions in a round.
+
+    Attributes:
+      peers: what it saw and decided of each.
+      update: the round's update, shaped like the parameters; all zero where nobody is aggregated.
+      reserve: units that nobody may have.
+    """
+
+    peers: tuple[PeerRecord, ...]
+    update: Params
+    reserve: int
+
+
+class Validator:
+    """One validator of a run.
+
+    Attributes:
+      histories: what it knows of each peer.
+      suspected: bool[peers, peers], the pairs whose indices overlapped too much in the last round.
+      evaluated_at: the last round in which each peer was evaluated, -1 before the first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        peers: Sequence[PeerId],
+        buckets: Mapping[PeerId, Bucket],
+        *,
+        rules: ValidatorRules,
+        rewards: RewardRules,
+        steps: ValidatorSteps,
+        fmt: Format,
+        schema: Schema,
+        assignment: Assignment,
+        batch: int,
+        batch_of: Callable[[np.ndarray], Batch],
+        peer_score: PeerScoreFn,
+        aggregate_for_scores: bool = False,
+    ):
+        """A validator at the start of a run.
+
+        Args:
+          name: its identity; its draws depend on it.
+          peers: by slot of the assignment.
+          buckets: the peers' public buckets, to read.
+          rules: how it judges.
+          rewards: how it pays.
+          steps: compiled functions.
+          fmt: of the pseudo-gradients.
+          schema: of an artifact's arrays.
+          assignment: SelectData.
+          batch: sequences of one batch.
+          batch_of: window indices to a batch.
+          peer_score: scores and history to PeerScore.
+          aggregate_for_scores: whether a score reads ``ScoreInputs.aggregate``, which is then made each round.
+
+        Raises:
+          ValueError: G is larger than the number of peers, or a rule is out of range.
+        """
+        if not 1 <= rules.top_g <= len(peers):
+            raise ValueError(
+                f"validator.top_g: G = {rules.top_g} is larger than the number of peers, {len(peers)}"
+                if rules.top_g > 0
+                else f"validator.top_g: G = {rules.top_g}, at least 1 peer must be aggregated"
+            )
+        self.name = name
+        self.peers = tuple(peers)
+        self.histories = [PeerHistory() for _ in peers]
+        self.suspected = np.zeros((len(peers), len(peers)), bool)
+        self.evaluated_at = np.full(len(peers), -1)
+        self._buckets = buckets
+        self._rules = rules
+        self._rewards = rewards
+        self._steps = steps
+        self._fmt = fmt
+        self._schema = schema
+        self._assignment = assignment
+        self._batch = batch
+        self._batch_of = batch_of
+        self._peer_score = peer_score
+        self._aggregate_for_scores = aggregate_for_scores
+
+    def judge(self, opening: Opening, closing: bytes, params: Params) -> Verdict:
+        """Decides a round whose put window has closed.
+
+        Args:
+          opening: what everybody knew when it opened.
+          closing: the beacon that nobody knew before it closed.
+          params: theta_t, not donated.
+        """
+        seen = [self._look(opening, params, peer) for peer in self.peers]
+        refusals = self._fast_evaluation(opening, seen)
+        accepted = np.array([refusal is None for refusal in refusals])
+        drawn = self._draw(opening.round, closing, accepted)
+        aggregate = self._combine(seen, accepted, len(seen)) if self._aggregate_for_scores else None
+        scores = self._primary_evaluation(opening, closing, params, seen, drawn, aggregate)
+        overlapping = self._overlap(seen, accepted, scores)
+        ranks = self._match(closing, scores)
+        self._remember(opening.round, refusals, overlapping, scores)
+
+        peer_scores = np.array(
+            [
+                scoring.with_standing(self._peer_score(own, history), history)
+                for own, history in zip(scores, self.histories, strict=True)
+            ]
+        )
+        chosen = self._choose(closing, peer_scores, accepted)
+        update = self._combine(seen, chosen, self._rules.top_g)
+        shares = incentives(peer_scores, power=self._rewards.power, top=self._rewards.top)
+        payable = np.array(
+            [self._rewards.may_be_paid(h.evaluations, self._proof(h)) for h in self.histories]
+        )
+        payouts, reserve = split_emission(shares, payable, self._rewards.emission)
+
+        records = []
+        for i, name in enumerate(self.peers):
+            history, refusal, evidence = self.histories[i], refusals[i], seen[i]
+            slashed = (refusal.reason,) if refusal else ("overlap",) if overlapping[i] else ()
+            records.append(
+                PeerRecord(
+                    name=name,
+                    behavior="unknown",
+                    declared=evidence.declared,
+                    uploaded_at=None
+                    if evidence.uploaded_at is None
+                    else evidence.uploaded_at - opening.window.opens,
+                    bytes=evidence.bytes,
+                    digest=evidence.digest,
+                    sync_score=None if evidence.sync_score is None else finite_or_none(evidence.sync_score),
+                    refusal=refusal.reason if refusal else None,
+                    slashed=slashed,
+                    detail=refusal.detail if refusal else "",
+                    scores={key: number for key, value in scores[i].items() if (number := finite_or_none(value)) is not None},
+                    rank=ranks.get(i),
+                    rating_mu=history.rating_mu,
+                    rating_sigma=history.rating_sigma,
+                    loss_rating=history.rating_mu - 3 * history.rating_sigma,
+                    proof_of_computation=history.proof,
+                    evaluations=history.evaluations,
+                    standing=history.standing,
+                    peer_score=float(peer_scores[i]),
+                    aggregated=bool(chosen[i]),
+                    incentive=float(shares[i]),
+                    payable=bool(payable[i]),
+                    payout=int(payouts[i]),
+                )
+            )
+        return Verdict(tuple(records), update, reserve)
+
+    def state(self) -> dict[str, Any]:
+        """All that it must remember between rounds, for JSON."""
+        return {
+            "histories": [list(history) for history in self.histories],
+            "suspected": self.suspected.astype(int).tolist(),
+            "evaluated_at": self.evaluated_at.tolist(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what ``state`` gave."""
+        self.histories = [PeerHistory(*row) for row in state["histories"]]
+        self.suspected = np.array(state["suspected"], bool)
+        self.evaluated_at = np.array(state["evaluated_at"])
+
+    def _look(self, opening: Opening, params: Params, peer: PeerId) -> Seen:
+        """Presence and time, then form, then the probe: each only where the one before held."""
+        bucket, key = self._buckets[peer], artifact_key(opening.round)
+        head = head_artifact(bucket, key, self._schema)
+        if head is None:
+            return Seen()
+        seen = Seen(uploaded_at=head.last_modified, bytes=head.size)
+        if not opening.window.opens <= head.last_modified <= opening.window.closes:
+            return seen
+        try:
+            arrays, manifest = read_artifact(
+                bucket,
+                key,
+                self._schema,
+                run=opening.run,
+                round=opening.round,
+                peer=peer,
+                max_declared=self._assignment.capacity,
+            )
+        except MalformedArtifact as malformed:
+            return seen._replace(malformed=malformed.reason)
+        if manifest.declared < self._batch:
+            # Fewer would be fitted the more closely, and prove computation too cheaply.
+            return seen._replace(malformed=f"it declares fewer than {self._batch} sequences")
+        sent, well_formed = self._steps.inspect({k: v for k, v in arrays.items() if k != "probe"})
+        if not well_formed:
+            return seen._replace(malformed="its indices or values are out of range")
+        own_probe = self._steps.probe(params, probe_key(opening.beacon, peer))
+        distance = scoring.sync_score(own_probe, arrays["probe"], opening.step_size)
+        return seen._replace(
+            declared=manifest.declared,
+            digest=payload_digest(arrays),
+            sent=sent,
+            sync_score=float(distance),
+        )
+
+    def _fast_evaluation(self, opening: Opening, seen: Sequence[Seen]) -> list[scoring.Refusal | None]:
+        """F_t: everybody, cheaply. Duplicates are folded among those that nothing else speaks against."""
+        check = functools.partial(
+            scoring.refusal, window=opening.window, max_sync_score=self._rules.max_sync_score
+        )
+        alone = [
+            check(scoring.Observation(s.uploaded_at, s.malformed, s.sync_score, duplicate_of=None)) for s in seen
+        ]
+        owners = scoring.first_of_duplicates(
+            [s.digest if refusal is None else None for s, refusal in zip(seen, alone, strict=True)],
+            [s.uploaded_at for s in seen],
+        )
+        return [
+            refusal
+            if owner is None
+            else check(scoring.Observation(s.uploaded_at, s.malformed, s.sync_score, self.peers[owner]))
+            for s, refusal, owner in zip(seen, alone, owners, strict=True)
+        ]
+
+    def _draw(self, round: int, closing: bytes, accepted: np.ndarray) -> np.ndarray:
+        """S_t."""
+        ratings = np.array([h.rating_mu - 3 * h.rating_sigma for h in self.histories])
+        return scoring.draw_for_evaluation(
+            ratings,
+            round - 1 - self.evaluated_at,
+            accepted,
+            sample_size=self._rules.sample_size,
+            key=derive_int(closing, "evaluated peers", self.name, bits=128),
+        )
+
+    def _primary_evaluation(
+        self,
+        opening: Opening,
+        closing: bytes,
+        params: Params,
+        seen: Sequence[Seen],
+        drawn: np.ndarray,
+        aggregate: Params | None,
+    ) -> list[dict[str, float]]:
+        """The scores of the drawn peers; {} for the others."""
+        random_windows = self._assignment.unassigned(
+            opening.round, derive_int(closing, "random batch", bits=63), self._batch
+        )
+        random_batch = self._batch_of(random_windows)
+        random_loss = self._steps.loss(params, random_batch)
+        step_size = np.float32(self._rules.step_fraction * opening.step_size)
+
+        def evaluate(slot: int) -> dict[str, float]:
+            assigned = self._sample_of_assigned(opening.round, closing, slot, seen[slot])
+            values = self._steps.evaluate(
+                params, seen[slot].sent, aggregate, self._batch_of(assigned), random_batch, random_loss, step_size
+            )
+            return {name: float(value) for name, value in values.items()}
+
+        return [evaluate(slot) if drawn[slot] else {} for slot in range(len(seen))]
+
+    def _sample_of_assigned(self, round: int, closing: bytes, slot: int, seen: Seen) -> np.ndarray:
+        """As many windows as a batch, drawn from all that the peer declared: what was trained on can be checked."""
+        assert seen.declared is not None
+        windows = self._assignment.assigned(round, slot, seen.declared)
+        words = np.random.Philox(key=derive_int(closing, "assigned sample", slot, bits=128)).random_raw(len(windows))
+        return np.resize(windows[np.argsort(words, kind="stable")], self._batch)
+
+    def _overlap(
+        self, seen: Sequence[Seen], accepted: np.ndarray, scores: Sequence[Mapping[str, float]]
+    ) -> np.ndarray:
+        """Who is slashed for sending what another sends: bool[peers]."""
+        # What did not lower the loss is left out, or a crowd that sends noise makes the honest pairs stand out.
+        counted = accepted & np.array([own.get(RANDOM, 1.0) > 0 for own in scores])
+        indices = [self._wide_indices(s.sent) if ok else None for s, ok in zip(seen, counted, strict=True)]
+        filler = next((found for found in indices if found is not None), None)
+        if filler is None:
+            self.suspected = np.zeros_like(self.suspected)
+            return np.zeros(len(seen), bool)
+        stack = np.stack([filler if found is None else found for found in indices])
+        shares = self._steps.overlap(stack, counted)
+        suspected = scoring.overlapping_pairs(
+            np.asarray(shares),
+            counted,
+            floor=self._rules.overlap_floor,
+            mads=self._rules.overlap_deviations,
+        )
+        times = np.array([np.nan if s.uploaded_at is None else s.uploaded_at for s in seen])
+        slashed = scoring.later_of_pairs(suspected, self.suspected, times)
+        self.suspected = suspected
+        return slashed
+
+    def _wide_indices(self, sent: PseudoGradient | None) -> np.ndarray | None:
+        """The indices of the blocks of which at most an eighth is sent: int32[chunks, k], or None without such blocks."""
+        leaves = jax.tree.leaves(sent, is_leaf=lambda node: isinstance(node, SparseTensor))
+        wide = [
+            np.asarray(leaf.indices)
+            for layout, leaf in zip(self._fmt.leaves(), leaves, strict=True)
+            if 8 * self._fmt.k <= layout.size
+        ]
+        return np.concatenate(wide) if wide else None
+
+    def _match(self, closing: bytes, scores: Sequence[Mapping[str, float]]) -> dict[int, int]:
+        """The round's Plackett-Luce match among the evaluated; returns their places."""
+        played = np.array([RANDOM in own for own in scores])
+        values = np.array([own.get(RANDOM, 0.0) for own in scores], np.float32)
+        ties = np.array([derive_int(closing, "tie", peer) for peer in self.peers], np.uint32)
+        ranks = np.asarray(scoring.ranks_from_scores(jnp.asarray(values), jnp.asarray(played), jnp.asarray(ties)))
+        before = scoring.Rating(
+            np.array([h.rating_mu for h in self.histories], np.float32),
+            np.array([h.rating_sigma for h in self.histories], np.float32),
+        )
+        after = self._steps.rate(before, ranks, played)
+        self.histories = [
+            h._replace(rating_mu=float(mu), rating_sigma=float(sigma))
+            for h, mu, sigma in zip(self.histories, after.mu, after.sigma, strict=True)
+        ]
+        return {int(i): int(ranks[i]) for i in np.flatnonzero(played)}
+
+    def _remember(
+        self,
+        round: int,
+        refusals: Sequence[scoring.Refusal | None],
+        overlapping: np.ndarray,
+        scores: Sequence[Mapping[str, float]],
+    ) -> None:
+        """Proofs, counts and standings after the round."""
+        rules = self._rules
+        for i, (history, refusal, own) in enumerate(zip(self.histories, refusals, scores, strict=True)):
+            if own:
+                history = history._replace(
+                    proof=float(
+                        scoring.update_proof(history.proof, own[ASSIGNED], own[RANDOM], gamma=rules.proof_decay)
+                    ),
+                    evaluations=history.evaluations + 1,
+                    negative_in_a_row=0 if own[RANDOM] > 0 else history.negative_in_a_row + 1,
+                )
+                self.evaluated_at[i] = round
+            failure = refusal.reason if refusal else "overlap" if overlapping[i] else None
+            self.histories[i] = scoring.update_standing(
+                history,
+                failure,
+                phi=rules.slash_factor,
+                most_in_a_row=rules.slashes_per_outage,
+                forgiven_after=rules.forgiven_after,
+            )
+
+    def _choose(self, closing: bytes, peer_scores: np.ndarray, accepted: np.ndarray) -> np.ndarray:
+        """The top-G: accepted, with a score, and not one that has kept raising the loss."""
+        harmless = np.array([h.negative_in_a_row < self._rules.negative_scores_exclude for h in self.histories])
+        ties = np.array([derive_int(closing, "top G", peer) for peer in self.peers], np.int64)
+        return scoring.top_g(peer_scores, accepted & harmless, g=self._rules.top_g, tiebreak=ties)
+
+    def _combine(self, seen: Sequence[Seen], chosen: np.ndarray, divisor: int) -> Params:
+        """The update of the chosen peers in the order of their slots, each with the weight 1/divisor."""
+        sent = [seen[i].sent for i in np.flatnonzero(chosen)]
+        weights = np.zeros(len(self.peers), np.float32)
+        weights[: len(sent)] = 1 / divisor
+        # Padded to one entry a peer, so that it compiles once; with a weight of 0 the filler adds nothing.
+        filler = sent[0] if sent else self._nothing()
+        stack = jax.tree.map(lambda *leaves: np.stack(leaves), *sent, *[filler] * (len(self.peers) - len(sent)))
+        return self._steps.combine(stack, weights)
+
+    def _nothing(self) -> PseudoGradient:
+        shapes = {name: np.zeros(spec.shape, spec.dtype) for name, spec in self._schema.items() if name != "probe"}
+        return self._steps.inspect(shapes)[0]
+
+    def _proof(self, history: PeerHistory) -> float:
+        """The bias-corrected proof of computation, in [-1, 1]."""
+        return float(scoring.bias_corrected(history.proof, history.evaluations, gamma=self._rules.proof_decay))

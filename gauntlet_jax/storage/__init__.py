@@ -1,0 +1,1 @@
+"""What a round leaves behind: artifacts in buckets, digests of parameters, checkpoints (layer 3)."""

@@ -1,0 +1,250 @@
+"""Buckets: where peers upload and everybody reads, with the *provider's* time on every object.
+
+A peer's own clock proves nothing, so the put window is judged by the time at which the provider received an
+object (Gauntlet, section on the put window). Here the provider's time is a ``clock`` that the caller passes:
+a manual one in a simulation, wall time elsewhere.
+"""
+
+import itertools
+import math
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+import tensorstore as ts
+
+from gauntlet_jax.storage.failures import storage_failure
+
+MAX_KEY_LENGTH = 512
+MAX_SEGMENT_LENGTH = 128
+_SEGMENT = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*")
+_STAGING = ".incoming"
+_NANOSECONDS = 1_000_000_000
+
+
+class ObjectTooLarge(ValueError):
+    """An object is larger than its reader is ready to take."""
+
+
+class Head(NamedTuple):
+    """What the provider says of an object.
+
+    Attributes:
+      last_modified: when it was received, seconds of the bucket's clock, kept to the nanosecond.
+      size: bytes.
+    """
+
+    last_modified: float
+    size: int
+
+
+class Bucket(Protocol):
+    """A key-value store of whole objects; the last of two concurrent puts wins, never a mixture."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Stores an object and stamps it with the provider's time, both at once."""
+        ...
+
+    def head(self, key: str) -> Head | None:
+        """Time and size of an object; None if there is none."""
+        ...
+
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """An object's bytes, of which no more than ``max_bytes`` are ever read."""
+        ...
+
+    def list(self, prefix: str, *, limit: int) -> list[str]:
+        """Keys that begin with ``prefix``, sorted, the first ``limit`` of them."""
+        ...
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Deletes every object whose key begins with ``prefix``."""
+        ...
+
+
+def open_bucket(url: str, *, clock: Callable[[], float]) -> Bucket:
+    """Opens a bucket.
+
+    Args:
+      url: ``memory://`` (a new, empty one that lives as long as the object) or ``file:///absolute/folder``
+        (created if need be; objects and their times survive).
+      clock: the provider's time, in seconds since the run's genesis.
+
+    Raises:
+      ValueError: the URL is of no kind that this version knows.
+      OSError: the folder cannot be created.
+    """
+    if url == "memory://":
+        return MemoryBucket(clock)
+    parts = urlsplit(url)
+    folder = Path(unquote(parts.path))
+    if (
+        parts.scheme == "file"
+        and not (parts.netloc or parts.query or parts.fragment)
+        and folder.is_absolute()
+    ):
+        return FolderBucket(folder, clock)
+    raise ValueError(f"bucket {url!r}: expected memory:// or file:///absolute/folder")
+
+
+def check_key(key: str) -> str:
+    """Returns the key if it is harmless on every provider.
+
+    Raises:
+      ValueError: it is empty or long, or a segment between slashes is empty, long, begins with a dot, ends in
+        ``.__lock`` or has a character besides ASCII letters, digits and ``. _ = -``.
+    """
+    segments = key.split("/") if len(key) <= MAX_KEY_LENGTH else []
+    good = all(
+        len(segment) <= MAX_SEGMENT_LENGTH
+        and _SEGMENT.fullmatch(segment) is not None
+        # tensorstore writes a file under this name before it renames it.
+        and not segment.endswith(".__lock")
+        for segment in segments
+    )
+    if not segments or not good:
+        raise ValueError(
+            f"key {key[:80]!r}: expected segments of ASCII letters, digits and . _ = - between slashes"
+        )
+    return key
+
+
+class _KvStoreBucket:
+    """What both buckets share: bounded reads, listing and deletion through tensorstore's key-value store."""
+
+    def __init__(self, spec: dict, clock: Callable[[], float], where: str) -> None:
+        # No fsync: a simulation that is cut off plays its last rounds again from a checkpoint.
+        self._store = ts.KvStore.open(spec, context=ts.Context({"file_io_sync": False})).result()
+        self._clock = clock
+        self._where = where
+
+    def head(self, key: str) -> Head | None:
+        """Time and size of an object; None if there is none."""
+        raise NotImplementedError
+
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """An object's bytes.
+
+        Raises:
+          FileNotFoundError: there is no such object.
+          ObjectTooLarge: it has more than ``max_bytes`` bytes; none of them was read.
+          OSError: the provider failed.
+        """
+        head = self.head(key)
+        if head is None:
+            raise FileNotFoundError(f"{self._where}: no object {key!r}")
+        if head.size > max_bytes:
+            raise ObjectTooLarge(
+                f"{self._where}: object {key!r} has {head.size} bytes, at most {max_bytes} expected"
+            )
+        try:
+            # The range keeps the bound even if the object is replaced by a larger one in between.
+            result = self._store.read(key, byte_range=slice(0, head.size)).result()
+        except ValueError as error:
+            raise storage_failure(error, f"{self._where}: object {key!r} cannot be read") from error
+        if result.state != "value":
+            raise FileNotFoundError(f"{self._where}: no object {key!r}")
+        return result.value
+
+    def list(self, prefix: str, *, limit: int) -> list[str]:
+        """Keys that begin with ``prefix``, sorted, the first ``limit`` of them."""
+        found = self._store.list(_range(prefix)).result()
+        keys = sorted(key.decode("utf-8", "replace") for key in found)
+        return [key for key in keys if not key.startswith(f"{_STAGING}/")][:limit]
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Deletes every object whose key begins with ``prefix``; the empty prefix is refused.
+
+        Raises:
+          ValueError: the prefix is empty or no beginning of a key.
+        """
+        check_key(prefix.removesuffix("/"))
+        self._store.delete_range(_range(prefix)).result()
+
+    def _stamp(self) -> int:
+        now = self._clock()
+        if not math.isfinite(now):
+            raise ValueError(f"{self._where}: the clock says {now}")
+        return round(now * _NANOSECONDS)
+
+
+class MemoryBucket(_KvStoreBucket):
+    """A bucket in this process's memory."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__({"driver": "memory"}, clock, "memory://")
+        self._heads: dict[str, Head] = {}
+        self._lock = threading.Lock()
+
+    def put(self, key: str, data: bytes) -> None:
+        """Stores an object under the clock's time."""
+        check_key(key)
+        head = Head(self._stamp() / _NANOSECONDS, len(data))
+        with self._lock:
+            self._store.write(key, data).result()
+            self._heads[key] = head
+
+    def head(self, key: str) -> Head | None:
+        """Time and size of an object; None if there is none."""
+        return self._heads.get(check_key(key))
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Deletes every object whose key begins with ``prefix``; the empty prefix is refused."""
+        with self._lock:
+            super().delete_prefix(prefix)
+            self._heads = {key: head for key, head in self._heads.items() if not key.startswith(prefix)}
+
+
+class FolderBucket(_KvStoreBucket):
+    """A bucket in a folder: keys are paths of files in it, their modification times the provider's time."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+        self._staging = folder / _STAGING
+        try:
+            self._staging.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_failure(error, f"bucket {folder} cannot be created") from error
+        super().__init__({"driver": "file", "path": f"{folder}/"}, clock, str(folder))
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    def put(self, key: str, data: bytes) -> None:
+        """Stores an object under the clock's time.
+
+        Raises:
+          OSError: the disk is full or the folder cannot be written; what was there before is untouched.
+        """
+        check_key(key)
+        stamp = self._stamp()
+        name = f"{os.getpid()}-{threading.get_ident()}-{next(self._numbers)}"
+        staged, target = self._staging / name, self._folder / key
+        try:
+            self._store.write(f"{_STAGING}/{name}", data).result()
+            # Stamped before it is renamed: an object never shows with another time than its own.
+            os.utime(staged, ns=(stamp, stamp))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staged, target)
+        except (OSError, ValueError) as error:
+            staged.unlink(missing_ok=True)
+            raise storage_failure(error, f"{self._where}: object {key!r} cannot be written") from error
+
+    def head(self, key: str) -> Head | None:
+        """Time and size of an object; None if there is none."""
+        try:
+            found = os.stat(self._folder / check_key(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return Head(found.st_mtime_ns / _NANOSECONDS, found.st_size)
+
+
+def _range(prefix: str) -> ts.KvStore.KeyRange:
+    if not prefix:
+        return ts.KvStore.KeyRange()
+    return ts.KvStore.KeyRange(prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))

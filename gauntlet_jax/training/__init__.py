@@ -1,0 +1,1 @@
+"""Model, data, sharded training and evaluation steps, baselines (layer 2)."""
