@@ -134,14 +134,15 @@ def story(records: Sequence[RoundRecord], name: str, config: Mapping[str, Any]) 
     lines = [
         f"{name} ({last.behavior}), rounds {records[0].round} to {records[-1].round}",
         "",
-        f"  paid        {paid:,} units, {share:.2%} of all payouts, in {sum(p.payout > 0 for p in own)} rounds",
+        f"  paid        {paid:,} units, {share:.2%} of all payouts, "
+        f"in {sum(peer.payout > 0 for peer in own)} rounds",
         f"  aggregated  in {sum(peer.aggregated for peer in own)} of {len(own)} rounds",
         f"  evaluated   in {last.evaluations} rounds",
         f"  refused     {reasons.counts(refused)}",
         f"  slashed     {reasons.counts(slashed)}",
         f"  at the end  LossRating {last.loss_rating:.2f} (mu {last.rating_mu:.2f}, "
-        f"sigma {last.rating_sigma:.2f}), proof {last.proof_of_computation:+.2f}, standing {last.standing:.2f}, "
-        f"PeerScore {last.peer_score:.3f}",
+        f"sigma {last.rating_sigma:.2f}), proof {last.proof_of_computation:+.2f}, "
+        f"standing {last.standing:.2f}, PeerScore {last.peer_score:.3f}",
         "",
         reasons.verdict(records, name, config),
         "",
@@ -164,7 +165,8 @@ def _gate(peer: PeerRecord, config: Mapping[str, Any]) -> str:
     if rule is None:
         return ""
     corrected = rule.corrected(peer)
-    return f"; bias-corrected {corrected:+.3f}, {'above' if corrected > rule.proof else 'not above'} {rule.proof:g}"
+    side = "above" if corrected > rule.proof else "not above"
+    return f"; bias-corrected {corrected:+.3f}, {side} the gate {rule.proof:g}"
 
 
 def _moved(before: float | None, after: float) -> str:

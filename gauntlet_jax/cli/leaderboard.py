@@ -100,7 +100,7 @@ def plain_table(records: Sequence[RoundRecord]) -> str:
 
 def live_table(records: Sequence[RoundRecord]) -> Table:
     """The leaderboard for a terminal; honest behaviour in one colour, anything else in another."""
-    table = Table(box=None, pad_edge=False, expand=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name, align in (
         ("#", "right"),
         ("peer", "left"),
@@ -127,7 +127,7 @@ def live_table(records: Sequence[RoundRecord]) -> Table:
             ),
             f"{last.standing:.2f}",
             f"{last.peer_score:.2f}",
-            Text.assemble(f"{row.share:>6.1%} ", (_bar(row.share, 10), color)),
+            Text.assemble(f"{row.share:>6.1%} ", (_bar(row.share, 8), color)),
             str(row.aggregated),
             Text(row.refusal, style="red"),
         )
@@ -160,7 +160,8 @@ def losses(records: Sequence[RoundRecord]) -> list[str]:
     """The newest held-out loss and the baseline's, as far as they were measured."""
     heldout = [record.heldout_loss for record in records if record.heldout_loss is not None]
     baseline = [record.baseline_loss for record in records if record.baseline_loss is not None]
-    return [f"loss {heldout[-1]:.3f}"] * bool(heldout) + [f"baseline {baseline[-1]:.3f}"] * bool(baseline)
+    named = (("loss", heldout), ("baseline", baseline))
+    return [f"{name} {measured[-1]:.3f}" for name, measured in named if measured]
 
 
 class Display:

@@ -4,7 +4,6 @@ A config file is Python that defines ``get_config()``, which returns a frozen da
 nested ones too, is a flag. Whatever is wrong with the file or a flag is one line that names it.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import difflib
@@ -12,15 +11,20 @@ import importlib.util
 import io
 import sys
 import traceback
+import types
+import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from gauntlet_jax.cli.run_folder import UsageError, one_line
 
 ConfigT = TypeVar("ConfigT")
+
+# A field that may hold one of several classes stays what the config file made it: no subcommands.
+_PLAIN = (tyro.conf.AvoidSubcommands,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +118,7 @@ def apply_run_overrides(config: ConfigT, args: Sequence[str], *, program: str) -
 
 def _parse(kind: type[ConfigT], default: ConfigT, args: Sequence[str], program: str) -> ConfigT:
     if "-h" in args or "--help" in args:
-        return tyro.cli(kind, default=default, args=["--help"], prog=program)
+        return tyro.cli(kind, default=default, args=["--help"], prog=program, config=_PLAIN)
     parsed = _quietly(kind, default, args)
     if parsed is not None:
         value, unknown = parsed
@@ -132,7 +136,12 @@ def _quietly(kind: type[ConfigT], default: ConfigT, args: Sequence[str]) -> tupl
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         try:
             return tyro.cli(
-                kind, default=default, args=list(args), return_unknown_args=True, console_outputs=False
+                kind,
+                default=default,
+                args=list(args),
+                return_unknown_args=True,
+                console_outputs=False,
+                config=_PLAIN,
             )
         except SystemExit as error:
             judged = _judged_by_config(error)
@@ -155,7 +164,7 @@ def _judged_by_config(error: BaseException) -> BaseException | None:
 
 def _complaint(kind: type, default: Any, args: Sequence[str]) -> str:
     """The one line for arguments that tyro refused: tried flag by flag, the first that fails is named."""
-    flags = _flags(kind, default)
+    flags = _flags(default)
     for group in _groups(args):
         given = group[0].split("=", 1)[0]
         if not given.startswith("--"):
@@ -167,7 +176,6 @@ def _complaint(kind: type, default: Any, args: Sequence[str]) -> str:
             return (
                 f"there is no override {given}; the nearest is {known[near[0]]} (--help explains every field)"
             )
-        action = flags[known[spelt]]
         try:
             parsed = _quietly(kind, default, group)
         except UsageError:  # of the right type; only the configuration as a whole may judge it
@@ -175,17 +183,33 @@ def _complaint(kind: type, default: Any, args: Sequence[str]) -> str:
         values = group[1:] if "=" not in group[0] else [group[0].split("=", 1)[1], *group[1:]]
         if parsed is None:
             shown = " ".join(values) or "no value"
-            return f"{given}: expected {_expected(action)}, got {shown}"
+            return f"{given}: expected {_expected(flags[known[spelt]])}, got {shown}"
         if parsed[1]:
             return f"{given} {' '.join(group[1:])}: {' '.join(parsed[1])} is one value too many"
     return "these overrides do not go together: " + " ".join(args)
 
 
-def _flags(kind: type, default: Any) -> dict[str, argparse.Action]:
-    parser = tyro.extras.get_parser(kind, default=default)
-    return {
-        flag: action for action in parser._actions for flag in action.option_strings if flag.startswith("--")
-    }
+def _flags(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The flags that tyro makes of a dataclass, each with its field's type; for messages only."""
+    hints = typing.get_type_hints(type(value), include_extras=True)
+    flags: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        hint, held = hints[field.name], getattr(value, field.name)
+        marks = getattr(hint, "__metadata__", ())
+        if tyro.conf.Suppress in marks or tyro.conf.Fixed in marks:
+            continue
+        flat = any(getattr(mark, "name", None) == "" for mark in marks)
+        name = prefix if flat else f"{prefix}{field.name.replace('_', '-')}."
+        if dataclasses.is_dataclass(held):
+            flags |= _flags(held, name)
+        elif isinstance(held, tuple) and held and all(map(dataclasses.is_dataclass, held)):
+            for index, item in enumerate(held):
+                flags |= _flags(item, f"{name}{index}.")
+        else:
+            flags[f"--{name[:-1]}"] = hint
+            if isinstance(held, bool) and tyro.conf.FlagCreatePairsOff not in marks:
+                flags[f"--{prefix}no-{field.name.replace('_', '-')}"] = hint
+    return flags
 
 
 def _groups(args: Sequence[str]) -> list[list[str]]:
@@ -198,11 +222,26 @@ def _groups(args: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _expected(action: argparse.Action) -> str:
-    names = action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar or ())
-    words = {"INT": "a whole number", "FLOAT": "a number", "STR": "text", "PATH": "a path"}
-    kinds = [part.strip("{}") for part in reversed(names.replace(",", "|").split("|"))]
-    return " or ".join(words.get(part, part) for part in kinds)
+def _expected(hint: Any) -> str:
+    """A type in a user's words."""
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        Path: "a path",
+        bool: "no value",
+        type(None): "None",
+    }
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _expected(inner[0])
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_expected, inner)))
+    if origin in (tuple, list):
+        return f"values, each {_expected(inner[0])}"
+    return words.get(hint, str(getattr(hint, "__name__", hint)))
 
 
 def _where(error: BaseException, file: Path) -> str:

@@ -102,7 +102,10 @@ class PayRule:
     decay: float
 
     def corrected(self, peer: PeerRecord) -> float:
-        """mu_p / (1 - gamma^n), what the gate is held against (``scoring.bias_corrected`` without jax's start-up)."""
+        """mu_p / (1 - gamma^n), what the gate is held against.
+
+        ``scoring.bias_corrected`` is the same; importing it would start jax, for seconds.
+        """
         return peer.proof_of_computation / (1 - self.decay**peer.evaluations) if peer.evaluations else 0.0
 
 
@@ -188,7 +191,8 @@ def _shortfalls(own: Sequence[PeerRecord], config: Mapping[str, Any]) -> list[st
     rule, proof = pay_rule(config), last.proof_of_computation
     if rule is not None and rule.corrected(last) <= rule.proof:
         causes.append(
-            f"its proof of computation, bias-corrected {rule.corrected(last):+.2f}, ended below the gate {rule.proof:g}"
+            f"its proof of computation, bias-corrected {rule.corrected(last):+.2f}, "
+            f"is not above the gate {rule.proof:g}"
         )
     elif proof <= 0:
         causes.append(f"its proof of computation {proof:+.2f} is not above 0")

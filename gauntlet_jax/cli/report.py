@@ -1,7 +1,8 @@
 """``gauntlet report RUN``: a run as one HTML page that needs nothing but itself.
 
 The page holds its data as JSON and draws its charts with its own script: it asks no server for
-anything, and its content security policy forbids it to. Headline, leaderboard and configuration are plain HTML.
+anything, and its content security policy forbids it to. Headline, leaderboard and configuration are plain
+HTML.
 """
 
 import argparse
@@ -211,7 +212,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
 
 
 def kind(behavior: str) -> str:
-    """How a behavior is drawn: "honest", "cheat", or "unknown" (in the field nobody declares one, and a config's own is "custom")."""
+    """How a behavior is drawn: "honest", "cheat", or "unknown" (the field's, and a config's own)."""
     return "honest" if behavior in HONEST else "unknown" if behavior in NEUTRAL else "cheat"
 
 

@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
     return simulate(
         config,
         folder,
-        build=configs.build_simulation,
+        build=importlib.import_module("gauntlet_jax.build").build_simulation,
         serialize=configs.to_json,
         resume=flags.resume,
         overwrite=flags.overwrite,
@@ -141,21 +141,16 @@ def simulate(
             except BaseException:
                 simulation.close()
                 raise
-    with closing(simulation):
+    # A checkpoint may still be on its way to the disk, so closing can find it full too.
+    with _writing(folder, simulation, again), closing(simulation):
         if simulation.round < simulation.rounds:
             with console.status("compiling the training, encoding and evaluation steps"):
                 simulation.compile()
-            with _writing(folder, simulation, again):
-                stopped = _loop(simulation, folder, records, config.checkpoint_every, console)
-            if stopped:
-                console.print(
-                    f"stopped after {len(records)} of {simulation.rounds} rounds; continue with: {again} --resume",
-                    markup=False,
-                    soft_wrap=True,
-                )
+            if _loop(simulation, folder, records, config.checkpoint_every, console):
+                reached = f"stopped after {len(records)} of {simulation.rounds} rounds"
+                console.print(f"{reached}; continue with: {again} --resume", markup=False, soft_wrap=True)
                 return INTERRUPTED
-        with _writing(folder, simulation, again):
-            _finish(simulation, folder, records, time.monotonic() - started)
+        _finish(simulation, folder, records, time.monotonic() - started)
     console.print()
     console.print(leaderboard.plain_table(records), markup=False, soft_wrap=True)
     console.print()

@@ -55,7 +55,7 @@ def split_emission(
 
     The payable peers together get ``floor(emission * their share of the incentives)``; among them each gets
     the floor of its own quota, and the units left go to the largest remainders, of equal ones to the first.
-    What nobody may have, the share of peers that are not payable, goes to the reserve. Exact integers throughout.
+    What nobody may have, the share of peers that are not payable, goes to the reserve. Integers, exact.
 
     Args:
       incentives: ``float64[peers]`` in [0, 1] that sum to 1, or all 0.

@@ -131,5 +131,7 @@ def ranks_from_scores(
     Returns:
       int32[n], a permutation of 0..n-1.
     """
-    order = jnp.lexsort((tiebreak, -scores, jnp.isnan(scores), ~played))
+    order = jnp.lexsort(
+        (tiebreak, -scores, ~played)
+    )  # the last key counts first; NaN sorts behind every number
     return jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(scores.size, dtype=jnp.int32))

@@ -1,12 +1,10 @@
 """Checkpoints: arrays and plain state by round, so that a stopped run goes on to the bit.
 
-Written by orbax (in the background, renamed into place when complete). A checkpoint counts as good only if
-what it restores is what was saved: the digest of the arrays stands in the state, and the state carries its
-own.
+Written by orbax in the background, sealed, and renamed into place when complete. A checkpoint counts as good
+only if its seal holds, which is seen before a byte of it is interpreted, and the arrays have the digest that
+stands in its state.
 """
 
-import hashlib
-import json
 import logging
 import math
 import shutil
@@ -18,14 +16,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
+from orbax.checkpoint.options import AsyncOptions
 
 from gauntlet_jax.storage.digest import named_leaves, params_digest
 from gauntlet_jax.storage.failures import storage_failure
+from gauntlet_jax.storage.seal import BrokenSeal, check_seal, write_seal
 
 _FORMAT = 1
-
-# What orbax raises on files that were cut, altered or removed (found by altering every one of them).
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError)
+_ITEMS = ("arrays", "state")
 
 
 class CorruptCheckpoint(ValueError):
@@ -63,13 +61,14 @@ class Checkpoints:
         self._logger = logging.getLogger("absl")
         self._logger.addFilter(_not_from_orbax)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=LatestN(keep), create=False, cleanup_tmp_directories=True
+            preservation_policy=LatestN(keep),
+            create=False,
+            cleanup_tmp_directories=True,
+            async_options=AsyncOptions(post_finalization_callback=self._seal),
         )
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(
-                self._folder, options=options, item_names=("arrays", "state")
-            )
+            self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=_ITEMS)
         except OSError as error:
             self._logger.removeFilter(_not_from_orbax)
             raise storage_failure(error, f"checkpoint folder {folder} cannot be opened") from error
@@ -104,7 +103,6 @@ class Checkpoints:
             "layout": _layout(arrays),
             "state": _plain(state),
         }
-        document["digest"] = _digest(document)
         snapshot = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, arrays)
         self._saving = round
         try:
@@ -141,10 +139,8 @@ class Checkpoints:
         for round in rounds:
             try:
                 arrays, state = self._restore(round, like)
-            except CheckpointMismatch:
-                raise
-            except _UNREADABLE as error:
-                reasons.append((round, _clause(error)))
+            except BrokenSeal as error:
+                reasons.append((round, str(error)))
                 continue
             self._corrupt = [corrupt for corrupt, _ in reasons]
             self.skipped += [
@@ -191,27 +187,32 @@ class Checkpoints:
     ) -> None:
         self.close()
 
+    def _seal(self) -> None:
+        """Called in orbax's thread when all is written, before the folder gets its name and older ones go."""
+        (written,) = self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        write_seal(written, _ITEMS)
+
     def _fail(self, error: Exception) -> None:
         round, self._saving = self._saving, None
-        for half_written in self._folder.glob(f"{round}.orbax-checkpoint-tmp*"):
+        for half_written in (*self._folder.glob(f"{round}.orbax-checkpoint-tmp*"), self._folder / str(round)):
             shutil.rmtree(half_written, ignore_errors=True)
+        self._manager.reload()
         raise storage_failure(
             error, f"checkpoint of round {round} in {self._folder} cannot be written"
         ) from error
 
     def _restore(self, round: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        check_seal(self._folder / str(round), _ITEMS)
         read_state = ocp.args.Composite(state=ocp.args.JsonRestore())
         document = self._manager.restore(round, args=read_state)["state"]
-        if not isinstance(document, dict) or document.pop("digest", None) != _digest(document):
-            raise ValueError("its state is not the one that was saved")
         if document["format"] != _FORMAT or document["round"] != round:
-            raise ValueError(f"its state is of format {document['format']}, round {document['round']}")
+            raise BrokenSeal(f"it is one of round {document['round']}, in format {document['format']}")
         _check_layout(round, document["layout"], _layout(like))
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         read_arrays = ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
         arrays = self._manager.restore(round, args=read_arrays)["arrays"]
         if params_digest(arrays) != document["params_digest"]:
-            raise ValueError("its arrays are not the ones that were saved")
+            raise BrokenSeal("its arrays are not the ones that were saved")
         return arrays, document["state"]
 
 
@@ -235,14 +236,6 @@ def _check_layout(round: int, saved: dict[str, list], wanted: dict[str, list]) -
             )
 
 
-def _canonical(document: Any) -> str:
-    return json.dumps(document, sort_keys=True, allow_nan=False, separators=(",", ":"))
-
-
-def _digest(document: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(document).encode()).hexdigest()
-
-
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     if not _survives_json(state):
         raise ValueError(
@@ -257,8 +250,3 @@ def _survives_json(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_survives_json, value))
     return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
-
-
-def _clause(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:120] if lines else type(error).__name__

@@ -81,25 +81,28 @@ def rotate(x: Float[Array, "batch length heads size"], *, base: float) -> Float[
 
 
 class DecoderBlock(nn.Module):
-    """Pre-norm attention and SwiGLU, each added to the residual stream."""
+    """Pre-norm attention and SwiGLU, each added to the residual stream.
+
+    The stream is [batch * length, width]: with three axes XLA's CPU backend takes twice as long for the backward pass.
+    """
 
     config: DecoderConfig
+    length: int
 
     @nn.compact
-    def __call__(self, x: Array, _: None = None) -> tuple[Array, None]:
-        """``x``: [batch, length, width] -> the same shape (and None, for ``nn.scan``)."""
+    def __call__(self, x: Float[Array, "tokens width"], _: None = None) -> tuple[Array, None]:
+        """The stream after the block (and None, for ``nn.scan``)."""
         c = self.config
         size = c.width // c.heads
         dense = _dense(c)
-        batch, length, _width = x.shape
 
         h = _norm(c, "attention_norm")(x)
-        query = dense(c.heads * size, name="query")(h).reshape(batch, length, c.heads, size)
-        key = dense(c.kv_heads * size, name="key")(h).reshape(batch, length, c.kv_heads, size)
-        value = dense(c.kv_heads * size, name="value")(h).reshape(batch, length, c.kv_heads, size)
+        query = dense(c.heads * size, name="query")(h).reshape(-1, self.length, c.heads, size)
+        key = dense(c.kv_heads * size, name="key")(h).reshape(-1, self.length, c.kv_heads, size)
+        value = dense(c.kv_heads * size, name="value")(h).reshape(-1, self.length, c.kv_heads, size)
         query, key = rotate(query, base=c.rope_base), rotate(key, base=c.rope_base)
         attended = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-        x = x + dense(c.width, name="output")(attended.reshape(batch, length, c.heads * size))
+        x = x + dense(c.width, name="output")(attended.reshape(-1, c.heads * size))
 
         h = _norm(c, "mlp_norm")(x)
         gated = nn.silu(dense(c.intermediate, name="gate")(h)) * dense(c.intermediate, name="up")(h)
@@ -118,17 +121,18 @@ class Decoder(nn.Module):
         embed = nn.Embed(
             c.vocabulary, c.width, dtype=_dtype(c), embedding_init=nn.initializers.normal(0.02), name="embedding"
         )
-        x = embed(tokens)
+        batch, length = tokens.shape
+        x = embed(tokens.reshape(-1))
         block: Any = nn.remat(DecoderBlock, prevent_cse=not c.scan) if c.remat else DecoderBlock
         if c.scan:
             stack = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers)
-            x, _ = stack(c, name="layers")(x, None)
+            x, _ = stack(c, length, name="layers")(x, None)
         else:
             for layer in range(c.layers):
-                x, _ = block(c, name=f"layer_{layer}")(x)
+                x, _ = block(c, length, name=f"layer_{layer}")(x)
         x = _norm(c, "final_norm")(x)
         logits = embed.attend(x) if c.tied_head else _dense(c)(c.vocabulary, name="head")(x)
-        return logits.astype(jnp.float32)
+        return logits.astype(jnp.float32).reshape(batch, length, c.vocabulary)
 
 
 def init_params(config: DecoderConfig, key: Array) -> Params:

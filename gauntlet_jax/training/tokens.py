@@ -104,14 +104,14 @@ def read_token_file(path: Path, *, max_bytes: int | None, vocabulary: int | None
         if path.suffix.lower() == ".bin":
             ids = np.memmap(path, dtype="<u2", mode="r")
         else:
-            ids = np.lib.format.open_memmap(
-                path, mode="r"
-            )  # not np.load: that opens archives and pickles too
+            # Not np.load, which would open archives and pickles too.
+            ids = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OverflowError) as error:
         raise ValueError(f"{path}: not a token file: {' '.join(str(error).split())[:200]}") from error
     if ids.ndim != 1 or ids.dtype.kind not in "ui" or not len(ids):
         raise ValueError(
-            f"{path}: token ids are integers along one axis, at least one; this is {ids.dtype}{list(ids.shape)}"
+            f"{path}: token ids are integers along one axis, one at least; this is"
+            f" {ids.dtype}{list(ids.shape)}"
         )
     if max_bytes is not None:
         ids = ids[: max_bytes // ids.dtype.itemsize]

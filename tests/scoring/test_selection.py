@@ -33,6 +33,11 @@ def test_a_bin_too_small_is_topped_up_from_its_neighbours():
     assert seen == low | middle | high
 
 
+def test_a_rating_that_is_not_a_number_counts_as_lowest():
+    ratings = np.where(RATINGS == 6.0, np.nan, RATINGS)
+    assert {members(draw(key, ratings=ratings)) for key in range(50)} == {(1, 2, 3), (0, 4, 5)}
+
+
 def test_within_a_bin_the_long_unseen_come_first():
     since = np.array([0, 2, 0, 0, 0, 0])
     eligible = np.array([True, True, False, False, False, False])

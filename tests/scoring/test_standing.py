@@ -60,7 +60,8 @@ def test_standing_is_never_above_one_nor_zero(failures):
     assert 0.0 < after(*failures).standing <= 1.0
 
 
-def test_no_run_of_failures_is_beyond_forgiveness():
-    history = after(*["late", "missing"] * 3000)
+@pytest.mark.parametrize("phi", [0.75, 0.25])
+def test_no_run_of_failures_is_beyond_forgiveness(phi):
+    history = after(*["late", "missing"] * 3000, phi=phi)
     assert history.standing > 0.0
-    assert after(*[None] * 5, history=history).standing > history.standing
+    assert after(*[None] * 5, history=history, phi=phi).standing > history.standing

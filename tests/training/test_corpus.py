@@ -97,6 +97,7 @@ def test_every_text_format_gives_the_same_corpus(write, tmp_path):
     assert corpus.heldout.dtype == np.int32
     assert corpus.heldout.shape == (20, 33)
     assert not corpus.windows.flags.writeable
+    assert b"secret" not in text_of(corpus.windows)
     assert corpus.description.endswith("(0.1 MB, 60 documents), bytes")
 
 
