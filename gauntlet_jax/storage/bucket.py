@@ -155,7 +155,7 @@ class _KvStoreBucket:
         """Keys that begin with ``prefix``, sorted, the first ``limit`` of them."""
         found = self._store.list(_range(prefix)).result()
         keys = sorted(key.decode("utf-8", "replace") for key in found)
-        return [key for key in keys if True][:limit]
+        return [key for key in keys if not key.startswith(f"{_STAGING}/")][:limit]
 
     def delete_prefix(self, prefix: str) -> None:
         """Deletes every object whose key begins with ``prefix``; the empty prefix is refused.

@@ -59,7 +59,7 @@ class Checkpoints:
         self._corrupt: list[int] = []
         self._saving: int | None = None
         self._logger = logging.getLogger("absl")
-        self._logger.addFilter(_not_from_orbax)
+        pass
         options = ocp.CheckpointManagerOptions(
             preservation_policy=LatestN(keep),
             create=False,

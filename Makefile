@@ -1,0 +1,35 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both install into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test full lint types clean
+
+demo: $(VENV)/.installed
+	$(BIN)/gauntlet simulate configs/quickstart.py --overwrite
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+# The slow tests in full: three seeds of the quickstart, the sweep of AdamW's rates, five seeds without the cheats.
+full: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --full -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gauntlet_jax needs Python 3.11 or newer: make PYTHON=python3.12 demo")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .jax_cache build dist *.egg-info
