@@ -59,7 +59,7 @@ class Checkpoints:
         self._corrupt: list[int] = []
         self._saving: int | None = None
         self._logger = logging.getLogger("absl")
-        pass
+        self._logger.addFilter(_not_from_orbax)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=LatestN(keep),
             create=False,
@@ -103,13 +103,12 @@ class Checkpoints:
             "layout": _layout(arrays),
             "state": _plain(state),
         }
-        snapshot = jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, arrays)
         self._saving = round
         try:
             self._manager.save(
                 round,
                 args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(snapshot), state=ocp.args.JsonSave(document)
+                    arrays=ocp.args.StandardSave(arrays), state=ocp.args.JsonSave(document)
                 ),
                 force=True,
             )

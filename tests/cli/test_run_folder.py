@@ -169,3 +169,14 @@ def test_a_damaged_run_is_one_line(tmp_path, damage):
     with pytest.raises(UsageError) as error:
         run_folder.read_run(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_cleaning_up_after_a_failed_build_follows_no_link(tmp_path):
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / "x").write_text("keep")
+    with pytest.raises(ValueError, match="refused"), run_folder.replaced(tmp_path / "run", "start"):
+        (tmp_path / "run" / "store").symlink_to(target)
+        raise ValueError("refused")
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+    assert (target / "x").read_text() == "keep"

@@ -183,6 +183,12 @@ def test_more_rounds_go_on_from_a_finished_run(session):
     assert json.loads((session.folder / "config.json").read_text())["rounds"] == 12
 
 
+def test_a_finished_run_that_goes_on_is_unfinished_again(session):
+    session.run(Settings(rounds=10))
+    assert session.run(Settings(rounds=12), resume=True, fails={10: interrupt}) == 130
+    assert not (session.folder / "summary.json").exists()
+
+
 def test_a_second_run_of_the_same_config_replaces_the_first(session):
     session.run(Settings(rounds=4))
     assert session.run(Settings(rounds=4)) == 0

@@ -194,3 +194,10 @@ def test_a_clock_without_a_time(bucket, clock):
     with pytest.raises(ValueError, match="the clock says nan"):
         bucket.put("k", b"")
     assert bucket.head("k") is None
+
+
+def test_an_upload_that_was_cut_off_is_no_object(tmp_path, clock):
+    bucket = open_bucket(tmp_path.as_uri(), clock=clock)
+    (tmp_path / ".incoming" / "1-2-3").write_bytes(b"half")
+    bucket.put("k", b"")
+    assert bucket.list("", limit=9) == ["k"]

@@ -1,0 +1,32 @@
+"""What every test runs under: eight CPU devices, a compilation cache, and checked shapes."""
+
+from pathlib import Path
+
+import jax
+import jaxtyping
+import pytest
+
+# Before anything imports these packages: their signatures are then checked on every call, shapes and dtypes too.
+jaxtyping.install_import_hook(["gauntlet_jax.compression", "gauntlet_jax.scoring"], "beartype.beartype")
+
+jax.config.update("jax_num_cpu_devices", 8)  # before the first use of a device
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run slow tests at their full size")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A run that was stopped, or that runs beside this one, may leave half an entry in the cache: JAX then compiles anew.
+    for verb in ("reading", "writing"):
+        config.addinivalue_line(
+            "filterwarnings", f"ignore:Error {verb} persistent compilation cache entry:UserWarning"
+        )
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether slow tests run at their full size (``--full``)."""
+    return request.config.getoption("--full")
