@@ -36,7 +36,7 @@ class PeerConfig:
     """
 
     name: str
-    behavior: str | tyro.conf.Suppress[Behavior] = "honest"
+    behavior: Annotated[str | Behavior, tyro.conf.arg(constructor=str)] = "honest"
 
 
 @dataclasses.dataclass(frozen=True)

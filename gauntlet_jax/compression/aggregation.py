@@ -51,9 +51,7 @@ def signed_mean(
             def add(total: tuple[Array, Array], peer: tuple[SparseTensor, Array]) -> tuple[tuple[Array, Array], None]:
                 (one_sent, weight), (acc, senders) = peer, total
                 values = fmt.values(one_sent)
-                axis = 1 if norm == "chunk" else None
-                length = jnp.sqrt(jnp.sum(jnp.square(values), axis=axis, keepdims=True))
-                scaled = values * (weight / jnp.maximum(length, _SMALLEST_NORM))
+                scaled = _unit(values, axis=1 if norm == "chunk" else None) * weight
                 counts = jnp.full_like(values, weight > 0)
                 return (scatter_add(acc, one_sent.indices, scaled), scatter_add(senders, one_sent.indices, counts)), None
 
@@ -94,6 +92,18 @@ def _map(one: Callable[[Layout, SparseTensor], Array], fmt: Format, stack: Pseud
 
 def _sign(tensors: Params) -> Params:
     return jax.tree.map(jnp.sign, tensors)  # sign(0) = 0: where nobody sent anything, nothing moves
+
+
+def _unit(values: Float[Array, "chunks k"], *, axis: int | None) -> Float[Array, "chunks k"]:
+    """``values / ||values||``; zeros stay zeros.
+
+    Scaled by the largest entry first: squares of entries below 1e-19 are 0 in float32, and a peer that sends such
+    entries would be divided by a length of nothing and outvote everybody.
+    """
+    largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
+    scaled = values / jnp.where(largest >= jnp.finfo(jnp.float32).tiny, largest, 1.0)
+    length = jnp.sqrt(jnp.sum(jnp.square(scaled), axis=axis, keepdims=True))
+    return scaled / jnp.maximum(length, 1.0)  # at least 1, but for zeros
 
 
 def _median(values: Float[Array, "peers"], among: Array) -> Float[Array, ""]:

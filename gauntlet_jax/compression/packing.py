@@ -94,8 +94,9 @@ def unpack(fmt: Format, arrays: Mapping[str, Array]) -> tuple[PseudoGradient, Bo
     """Reads a stranger's arrays, whose shapes and dtypes must have been checked against ``array_shapes``.
 
     Returns:
-      ``(pseudo_gradient, well_formed)``. The pseudo-gradient is safe to decode in any case; it is the sender's only where
-      every index code is canonical and in range, every value finite and bounded, and every spare bit zero.
+      ``(pseudo_gradient, well_formed)``. It is well formed where every index code is canonical and in range, every value
+      finite and bounded, and every spare bit zero. A tensor that is not reads as zeros at indices in range, so that what
+      is refused can be decoded without harm.
     """
     fields, verdicts = [], []
     index_at = code_at = 0
@@ -108,8 +109,11 @@ def unpack(fmt: Format, arrays: Mapping[str, Array]) -> tuple[PseudoGradient, Bo
         code_at += _code_bytes(fmt, layout) if fmt.bits != 32 else layout.chunks * k
         codes, clean = _unpack_codes(fmt, arrays["codes"][start:code_at], (layout.chunks, k))
         table = arrays["tables"][number]
-        fields.append(SparseTensor(indices, codes, table))
-        verdicts += [canonical, clean, is_bounded(codes, table, bits=fmt.bits)]
+        good = canonical & clean & is_bounded(codes, table, bits=fmt.bits)
+        if fmt.bits == 32:
+            codes = jnp.where(good, codes, 0.0)
+        fields.append(SparseTensor(indices, codes, jnp.where(good, table, 0.0)))
+        verdicts.append(good)
     structure = jax.tree.structure(fmt.layouts, is_leaf=is_layout)
     return jax.tree.unflatten(structure, fields), jnp.all(jnp.stack(verdicts))
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Bits: TypeAlias = Literal[2, 8, 32]
-"""Bits a value: 2 or 8 levels' worth, or 32 for float32 as it is."""
+"""Bits a value: 2 (four levels), 8 (256 levels), or 32 for float32 as it is."""
 
 # In standard deviations: 8 bits span 6 sigma, 2 bits have levels at +-0.75 and +-2.25 sigma.
 _STEP_IN_SIGMA = {8: 6.0 / 256.0, 2: 1.5}

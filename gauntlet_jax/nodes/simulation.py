@@ -187,6 +187,7 @@ class Simulation:
         """
         last, second_half = records[-1], records[len(records) // 2 :]
         measured = [record.heldout_loss for record in records if record.heldout_loss is not None]
+        beside = [record.baseline_loss for record in records if record.baseline_loss is not None]
         seconds = {kind: self._stopwatch.seconds[kind] for kind in ("compile", "train", "encode", "evaluate", "aggregate")}
         if self._baseline:
             seconds["baseline"] = self._stopwatch.seconds["baseline"]
@@ -206,7 +207,7 @@ class Simulation:
             else {
                 "name": self._baseline.optimizer.name,
                 "learning_rate": self._baseline.learning_rate,
-                "final": last.baseline_loss,
+                "final": beside[-1],
             },
             "bytes": {
                 "per_peer_round": self._sizes.bytes,

@@ -35,11 +35,11 @@ def make_mesh(
     """A mesh over ``data * fsdp * tensor`` devices (the first ones, unless they are given).
 
     Raises:
-      ValueError: there are fewer devices than that.
+      ValueError: there are fewer devices than that, or an axis is below 1.
     """
     wanted = data * fsdp * tensor
     devices = jax.devices() if devices is None else devices
-    if wanted < 1 or len(devices) < wanted:
+    if min(data, fsdp, tensor) < 1 or len(devices) < wanted:
         raise ValueError(
             f"mesh: {data}x{fsdp}x{tensor} (data x fsdp x tensor) needs {wanted} devices, {len(devices)} are there"
         )
