@@ -1,5 +1,6 @@
 """From a config to the nodes of a simulation: the one place where every layer meets."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
 from gauntlet_jax.training.assignment import Assignment
 from gauntlet_jax.training.baselines import AdamW
 from gauntlet_jax.training.corpus import Corpus, load_corpus
-from gauntlet_jax.training.eval_step import make_evaluation, make_loss
+from gauntlet_jax.training.eval_step import make_evaluation, make_loss, mean_loss
 from gauntlet_jax.training.model import init_params, make_loss_fn, stacked_axes
 from gauntlet_jax.training.sharding import Shardings, make_mesh, make_shardings
 from gauntlet_jax.training.train_step import (
@@ -148,6 +149,29 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
         stopwatch=steps.stopwatch,
         to_compile=steps.work(),
     )
+
+
+def sweep_baseline(config: Config, rates: Sequence[float]) -> dict[float, float]:
+    """AdamW alone at several peak rates, on the data and schedule that a simulation's baseline sees.
+
+    Args:
+      config: the run.
+      rates: peak learning rates.
+
+    Returns:
+      The final held-out loss by rate, in nats/token.
+    """
+    corpus = _corpus(config)
+    task, data = _task(config, corpus), _Data(config, corpus)
+    steps = _Steps(config, task)
+
+    def final_loss(rate: float) -> float:
+        baseline = _baseline(dataclasses.replace(config, baseline_learning_rate=rate), task, data, steps)
+        for round in range(config.rounds):
+            baseline.optimizer.run_round(baseline.data(round))
+        return mean_loss(steps.loss, baseline.optimizer.params, data.heldout)
+
+    return {rate: final_loss(rate) for rate in rates}
 
 
 class Task(NamedTuple):

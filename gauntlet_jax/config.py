@@ -31,8 +31,8 @@ class PeerConfig:
 
     Attributes:
       name: its public name.
-      behavior: "honest", "double_data", "copycat", "lazy", "noise", "sign_flip", "stale", "stale_with_fresh_probe" or
-        "late"; in a config file also a ``Behavior`` of your own.
+      behavior: "honest", "double_data", "copycat", "lazy", "noise", "sign_flip", "stale", "stale_with_fresh_probe",
+        "late" or "offline"; in a config file also a ``Behavior`` of your own.
     """
 
     name: str

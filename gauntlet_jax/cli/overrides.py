@@ -13,7 +13,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -45,6 +45,8 @@ class RunFlags:
 def load_config(path: str, kind: type[ConfigT]) -> ConfigT:
     """Imports a config file by its path and calls its ``get_config``.
 
+    Files beside it can be imported by name, so that one config can start from another.
+
     Args:
       path: a ``.py`` file.
       kind: the dataclass that ``get_config`` must return.
@@ -68,7 +70,8 @@ def load_config(path: str, kind: type[ConfigT]) -> ConfigT:
     # A dataclass defined in the file looks its module up by name.
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        with _importable(file.parent):
+            spec.loader.exec_module(module)
         get_config = getattr(module, "get_config", None)
         if not callable(get_config):
             raise UsageError(f"{path} has no get_config(): define one that returns a {kind.__name__}")
@@ -80,6 +83,16 @@ def load_config(path: str, kind: type[ConfigT]) -> ConfigT:
     if not isinstance(config, kind):
         raise UsageError(f"{path}: get_config() returned a {type(config).__name__}, not a {kind.__name__}")
     return config
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    place = str(folder.resolve())
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
 
 
 def apply_overrides(

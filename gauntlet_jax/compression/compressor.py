@@ -47,12 +47,19 @@ class Format:
       k: coefficients sent of a block (all of a smaller one).
       bits: bits of a value.
       transform: "dct" or "none".
+
+    Raises:
+      ValueError: k is below 1.
     """
 
     layouts: Any
     k: int
     bits: quantization.Bits
     transform: Literal["dct", "none"]
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise ValueError(f"compression: at least one coefficient of a block is sent, not k = {self.k}")
 
     def k_of(self, layout: Layout) -> int:
         """Coefficients sent of one of this tensor's blocks."""

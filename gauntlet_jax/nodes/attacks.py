@@ -78,5 +78,6 @@ BEHAVIORS: Mapping[str, Behavior] = {
     "stale": STALE,
     "stale_with_fresh_probe": dataclasses.replace(STALE, probe=lambda seen, current: current),
     "late": dataclasses.replace(HONEST, uploads_at=1.15),
+    "offline": dataclasses.replace(HONEST, uploads_at=None),
 }
 """By the name that a config gives."""

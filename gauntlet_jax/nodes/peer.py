@@ -75,7 +75,7 @@ class Behavior:
       gradient: ``(turn, gradient) -> gradient`` that it compresses.
       artifact: ``(turn, arrays) -> arrays`` that it uploads as its pseudo-gradient.
       probe: ``(params it trained on, params of the round) -> params`` from which it takes its sync probe.
-      uploads_at: when it uploads, as a part of the put window: 0 as it opens, 1 as it closes.
+      uploads_at: when it uploads, as a part of the put window: 0 as it opens, 1 as it closes; None never.
     """
 
     batches: int = 1
@@ -87,7 +87,7 @@ class Behavior:
     gradient: Callable[[Turn, Params], Params] = lambda turn, gradient: gradient
     artifact: Callable[[Turn, Arrays], Arrays] = lambda turn, arrays: arrays
     probe: Callable[[Params, Params], Params] = lambda seen, current: seen
-    uploads_at: float = 0.5
+    uploads_at: float | None = 0.5
 
 
 class PeerSteps(NamedTuple):
@@ -171,9 +171,10 @@ class Peer:
         self._key = jax.random.fold_in(jax.random.key(seed), slot)
         self._others = others
 
-    def upload_time(self, window: Window) -> float:
-        """When it uploads, in seconds since genesis."""
-        return window.opens + self.behavior.uploads_at * (window.closes - window.opens)
+    def upload_time(self, window: Window) -> float | None:
+        """When it uploads, in seconds since genesis; None if it does not."""
+        part = self.behavior.uploads_at
+        return None if part is None else window.opens + part * (window.closes - window.opens)
 
     def contribute(self, opening: Opening, params: Params) -> None:
         """Trains, compresses and uploads; ``params`` is theta_t as an honest node holds it."""

@@ -21,6 +21,7 @@ from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
 from gauntlet_jax.storage.checkpoint import Checkpoints
 from gauntlet_jax.storage.digest import params_digest
 from gauntlet_jax.training.baselines import AdamW
+from gauntlet_jax.training.eval_step import mean_loss
 from gauntlet_jax.types import Batch, Params, PeerId
 
 # Seconds after the window has closed at which validators judge: a late upload is there by then, and seen to be late.
@@ -92,7 +93,7 @@ class Simulation:
         self.rounds = rounds
         self.round = 0
         self.params = params
-        self._peers = sorted(peers, key=lambda peer: peer.behavior.uploads_at)
+        self._peers = peers
         self._behaviors = behaviors
         self._validator = validator
         self._apply = apply
@@ -122,8 +123,9 @@ class Simulation:
         window = self._times.window(t)
         alpha = float(self._learning_rate(t))
         opening = Opening(self.name, t, window, self._beacon.opening(t), alpha)
-        for peer in self._peers:
-            self._clock.move_to(peer.upload_time(window))
+        uploads = [(at, peer) for peer in self._peers if (at := peer.upload_time(window)) is not None]
+        for at, peer in sorted(uploads, key=lambda upload: upload[0]):
+            self._clock.move_to(at)
             peer.contribute(opening, self.params)
         self._clock.move_to(window.closes + _JUDGED_AFTER)
         verdict = self._validator.judge(opening, self._beacon.closing(t), self.params)
@@ -226,7 +228,7 @@ class Simulation:
         self._ledger.close()
 
     def _heldout_loss(self, params: Params) -> float:
-        return float(np.mean([float(self._loss(params, batch)) for batch in self._heldout.batches]))
+        return mean_loss(self._loss, params, self._heldout.batches)
 
     def _post(self, record: RoundRecord) -> None:
         with self._ledger.transaction():

@@ -1,10 +1,9 @@
 """What a validator computes: a peer's scores, and the loss on the held-out split. Parameters are never donated here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gauntlet_jax.scoring.loss_score import score_all
@@ -54,7 +53,6 @@ def make_loss(loss_fn: LossFn, shardings: Shardings) -> Callable[[Params, Batch]
     )
 
 
-def mean_loss(loss: Callable[[Params, Batch], Any], params: Params, batches: Batch) -> float:
-    """The mean of ``loss`` over a leading axis of equal batches, summed in order."""
-    losses = [loss(params, batch) for batch in batches]
-    return float(jnp.mean(jnp.stack(losses)))
+def mean_loss(loss: Callable[[Params, Batch], Any], params: Params, batches: Sequence[Batch]) -> float:
+    """The mean of ``loss`` over batches of equal size, in nats/token."""
+    return sum(float(loss(params, batch)) for batch in batches) / len(batches)
