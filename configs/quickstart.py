@@ -37,7 +37,7 @@ def get_config() -> Config:
         model=DecoderConfig(vocabulary=256, width=64, layers=2, heads=2, kv_heads=1, intermediate=192),
         data=DataConfig(length=64, batch=32, capacity=2, heldout=256),
         compression=CompressionConfig(beta=0.9, k=64, bits=8),
-        learning_rate=ScheduleConfig(peak=4e-3, warmup_rounds=5, schedule_rounds=60),
+        learning_rate=ScheduleConfig(peak=8e-3, warmup_rounds=5, schedule_rounds=60),
         validator=ValidatorRules(
             top_g=6,
             max_sync_score=1.5,  # the paper's 3 lets a peer five rounds behind through; honest peers read 0

@@ -13,16 +13,16 @@ import optax
 
 from gauntlet_jax import compression, scoring
 from gauntlet_jax.compression import Aggregator, Compressor
-from gauntlet_jax.config import Config
+from gauntlet_jax.config import Config, behaviors_of, check
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.beacon import SeededBeacon
 from gauntlet_jax.nodes.clock import ManualClock
-from gauntlet_jax.nodes.peer import Arrays, Behavior, Peer, PeerSteps, artifact_key
+from gauntlet_jax.nodes.peer import Arrays, Peer, PeerSteps, artifact_key
 from gauntlet_jax.nodes.simulation import Baseline, Heldout, Simulation
 from gauntlet_jax.nodes.stopwatch import Step, Stopwatch
 from gauntlet_jax.nodes.validator import BUILT_IN_SCORES, Validator, ValidatorSteps
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
-from gauntlet_jax.storage.artifact import MalformedArtifact, read_artifact
+from gauntlet_jax.storage.artifact import MalformedArtifact, head_artifact, read_artifact
 from gauntlet_jax.storage.bucket import open_bucket
 from gauntlet_jax.storage.checkpoint import Checkpoints
 from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
@@ -57,7 +57,8 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
       ValueError: a setting is wrong; one line says which.
       OSError: corpus or folder cannot be read or written.
     """
-    behaviors = _behaviors(config)
+    check(config)
+    behaviors = behaviors_of(config)
     corpus = _corpus(config)
     task = _task(config, corpus)
     data = _Data(config, corpus)
@@ -94,6 +95,9 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
         by_pay = sorted((name for name in names if name != reader), key=lambda name: -weights.get(name, 0.0))
         found = {}
         for name in by_pay:
+            head = head_artifact(buckets[name], artifact_key(round), steps.schema)
+            if head is None or head.last_modified > clock():
+                continue  # nothing there yet, or what a stopped run left there before it plays this round again
             try:
                 arrays, _ = read_artifact(
                     buckets[name],
@@ -105,7 +109,7 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
                     max_declared=data.assignment.capacity,
                 )
             except MalformedArtifact:
-                continue  # nothing there yet
+                continue
             found[name] = {key: array for key, array in arrays.items() if key != "probe"}
         return found
 
@@ -184,33 +188,8 @@ class Task(NamedTuple):
     shardings: Shardings
 
 
-def _behaviors(config: Config) -> dict[PeerId, Behavior]:
-    names = [peer.name for peer in config.peers]
-    if not names:
-        raise ValueError("peers: a run needs at least one")
-    if len(set(names)) < len(names):
-        raise ValueError(f"peers: names must differ, {names} do not")
-    if config.rounds < 1:
-        raise ValueError(f"rounds: {config.rounds}, at least 1 is needed")
-    found = {}
-    for peer in config.peers:
-        behavior = BEHAVIORS.get(peer.behavior) if isinstance(peer.behavior, str) else peer.behavior
-        if behavior is None:
-            raise ValueError(
-                f"peers: {peer.name} has the unknown behavior {peer.behavior!r}; known are {', '.join(BEHAVIORS)}"
-            )
-        if behavior.batches > config.data.capacity:
-            raise ValueError(
-                f"data.capacity: {peer.name} trains on {behavior.batches} batches, {config.data.capacity} may be declared"
-            )
-        found[peer.name] = behavior
-    return found
-
-
 def _corpus(config: Config) -> Corpus:
     data = config.data
-    if data.heldout < 1 or data.batch < 1 or data.heldout % data.batch:
-        raise ValueError(f"data.heldout: {data.heldout} sequences are no multiple of data.batch, {data.batch}")
     return load_corpus(
         data.path,
         length=data.length,

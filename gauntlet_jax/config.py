@@ -5,7 +5,10 @@ described once, where it is used.
 """
 
 import dataclasses
+import functools
 import json
+import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -14,13 +17,15 @@ import tyro
 from jaxtyping import Array
 
 from gauntlet_jax import scoring
+from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.peer import Behavior
 from gauntlet_jax.nodes.validator import ValidatorRules
+from gauntlet_jax.rewards.ledger import RESERVE
 from gauntlet_jax.rewards.rules import RewardRules
 from gauntlet_jax.training.model import DecoderConfig
 from gauntlet_jax.training.train_step import learning_rate
-from gauntlet_jax.types import LossFn, Params, PeerScoreFn, ScoreFn
+from gauntlet_jax.types import LossFn, Params, PeerId, PeerScoreFn, ScoreFn
 
 ModelFn = Callable[[Array], tuple[Params, LossFn]]
 
@@ -184,12 +189,123 @@ class Config:
     peer_score: Annotated[PeerScoreFn, tyro.conf.Suppress] = scoring.paper_peer_score
 
 
+def check(config: Config) -> None:
+    """Looks for settings that no run can have, before anything is loaded or written.
+
+    Raises:
+      ValueError: one is out of its range; the line names it.
+    """
+    rules, data, rewards = config.validator, config.data, config.rewards
+    at_least_one = {
+        "rounds": config.rounds,
+        "heldout_every": config.heldout_every,
+        "checkpoint_every": config.checkpoint_every,
+        "checkpoints_kept": config.checkpoints_kept,
+        "data.length": data.length,
+        "data.batch": data.batch,
+        "data.capacity": data.capacity,
+        "data.heldout": data.heldout,
+        "data.max_bytes": 1 if data.max_bytes is None else data.max_bytes,
+        "compression.k": config.compression.k,
+        "compression.inner_steps": config.compression.inner_steps,
+        "learning_rate.schedule_rounds": config.learning_rate.schedule_rounds,
+        "validator.sample_size": 1 if rules.sample_size is None else rules.sample_size,
+        "validator.forgiven_after": rules.forgiven_after,
+        "validator.negative_scores_exclude": rules.negative_scores_exclude,
+        "rewards.top": 1 if rewards.top is None else rewards.top,
+        "mesh.data": config.mesh.data,
+        "mesh.fsdp": config.mesh.fsdp,
+        "mesh.tensor": config.mesh.tensor,
+    }
+    for name, value in at_least_one.items():
+        if value < 1:
+            raise ValueError(f"{name}: {value}, at least 1 is needed")
+    above = {
+        "learning_rate.peak": (config.learning_rate.peak, math.inf),
+        "baseline_learning_rate": (config.baseline_learning_rate, math.inf),
+        "validator.step_fraction": (rules.step_fraction, math.inf),
+        "validator.max_sync_score": (rules.max_sync_score, math.inf),
+        "validator.slash_factor": (rules.slash_factor, 1.0),
+        "rewards.power": (rewards.power, math.inf),
+    }
+    for name, (value, below) in above.items():
+        if not 0 < value < below:
+            raise ValueError(f"{name}: {value} must be above 0 and below {below}")
+    fractions = {"validator.proof_decay": rules.proof_decay, "compression.beta": config.compression.beta}
+    for name, value in fractions.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}: {value} must be at least 0 and below 1")
+    if not 0 <= rewards.emission < 2**63:
+        raise ValueError(f"rewards.emission: {rewards.emission} must be at least 0 and below 2**63")
+    if not 0 <= config.learning_rate.warmup_rounds < config.learning_rate.schedule_rounds:
+        raise ValueError(
+            f"learning_rate.warmup_rounds: {config.learning_rate.warmup_rounds} must be at least 0 and below"
+            f" schedule_rounds, {config.learning_rate.schedule_rounds}"
+        )
+    if data.heldout % data.batch:
+        raise ValueError(
+            f"data.heldout: {data.heldout} sequences are no multiple of data.batch, {data.batch}"
+        )
+    if data.batch % (config.mesh.data * config.mesh.fsdp):
+        raise ValueError(
+            f"data.batch: {data.batch} sequences cannot be split over mesh.data x mesh.fsdp,"
+            f" {config.mesh.data} x {config.mesh.fsdp}"
+        )
+
+
+def behaviors_of(config: Config) -> dict[PeerId, Behavior]:
+    """The peers' behaviors by name.
+
+    Raises:
+      ValueError: a name, a behavior, its data or its time of upload is not possible; the line names the peer.
+    """
+    names = [peer.name for peer in config.peers]
+    if not names:
+        raise ValueError("peers: a run needs at least one")
+    if len(set(names)) < len(names):
+        raise ValueError(f"peers: names must differ, {names} do not")
+    for name in names:
+        # It names a folder of the store too.
+        if name == RESERVE or re.fullmatch(r"\w[\w.-]{0,63}", name) is None:
+            raise ValueError(
+                f"peers: the name {name[:80]!r} must be 1 to 64 letters, digits, _ . or -, and not {RESERVE!r}"
+            )
+    found = {}
+    for peer in config.peers:
+        behavior = BEHAVIORS.get(peer.behavior) if isinstance(peer.behavior, str) else peer.behavior
+        if behavior is None:
+            raise ValueError(
+                f"peers: {peer.name} has the unknown behavior {peer.behavior!r}; known are {', '.join(BEHAVIORS)}"
+            )
+        if behavior.batches > config.data.capacity:
+            raise ValueError(
+                f"data.capacity: {peer.name} trains on {behavior.batches} batches, {config.data.capacity} may be declared"
+            )
+        window, part = config.times.window(0), behavior.uploads_at
+        if (
+            part is not None
+            and not 0 <= window.opens + part * (window.closes - window.opens) <= config.times.seconds
+        ):
+            raise ValueError(
+                f"times: {peer.name} uploads at {part} of the put window, which is not within the round"
+            )
+        found[peer.name] = behavior
+    return found
+
+
 def to_json(config: Config) -> str:
     """A config as indented JSON; a function stands there as ``module:name``."""
 
     def plain(value: Any) -> Any:
+        if isinstance(value, functools.partial):
+            return {
+                "function": plain(value.func),
+                "arguments": plain(value.args),
+                "keywords": plain(value.keywords),
+            }
         if callable(value) and not dataclasses.is_dataclass(value):
-            return f"{value.__module__}:{value.__qualname__}"
+            named = value if hasattr(value, "__qualname__") else type(value)
+            return f"{named.__module__}:{named.__qualname__}"
         if dataclasses.is_dataclass(value):
             return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         if isinstance(value, Mapping):

@@ -6,7 +6,7 @@ import jax
 import jaxtyping
 import pytest
 
-# Before anything imports these packages: their signatures are then checked on every call, shapes and dtypes too.
+# Before anything imports these packages: shapes and dtypes of every call are then checked.
 jaxtyping.install_import_hook(["gauntlet_jax.compression", "gauntlet_jax.scoring"], "beartype.beartype")
 
 jax.config.update("jax_num_cpu_devices", 8)  # before the first use of a device
@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A run that was stopped, or that runs beside this one, may leave half an entry in the cache: JAX then compiles anew.
+    # A run that was stopped, or one beside this one, may leave half an entry in the cache: JAX compiles anew.
     for verb in ("reading", "writing"):
         config.addinivalue_line(
             "filterwarnings", f"ignore:Error {verb} persistent compilation cache entry:UserWarning"

@@ -34,7 +34,10 @@ class Aggregator(NamedTuple):
 
 
 def signed_mean(
-    fmt: Format, *, norm: Literal["tensor", "chunk"] = "tensor", divisor: Literal["peers", "senders"] = "peers"
+    fmt: Format,
+    *,
+    norm: Literal["tensor", "chunk"] = "tensor",
+    divisor: Literal["peers", "senders"] = "peers",
 ) -> Aggregator:
     """The paper's rule: ``sign(IDCT(sum_p w_p q_p / ||q_p||))``, so nobody outvotes others by magnitude.
 
@@ -48,12 +51,17 @@ def signed_mean(
 
     def combine(stack: PseudoGradient, weights: Array) -> Params:
         def one(layout: Layout, sent: SparseTensor) -> Array:
-            def add(total: tuple[Array, Array], peer: tuple[SparseTensor, Array]) -> tuple[tuple[Array, Array], None]:
+            def add(
+                total: tuple[Array, Array], peer: tuple[SparseTensor, Array]
+            ) -> tuple[tuple[Array, Array], None]:
                 (one_sent, weight), (acc, senders) = peer, total
                 values = fmt.values(one_sent)
                 scaled = _unit(values, axis=1 if norm == "chunk" else None) * weight
                 counts = jnp.full_like(values, weight > 0)
-                return (scatter_add(acc, one_sent.indices, scaled), scatter_add(senders, one_sent.indices, counts)), None
+                return (
+                    scatter_add(acc, one_sent.indices, scaled),
+                    scatter_add(senders, one_sent.indices, counts),
+                ), None
 
             zeros = jnp.zeros((layout.chunks, layout.size), jnp.float32)
             (acc, senders), _ = jax.lax.scan(add, (zeros, zeros), (sent, weights))

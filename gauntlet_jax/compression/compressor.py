@@ -108,7 +108,12 @@ class Compressor(NamedTuple):
 
 
 def demo(
-    params: Params, *, beta: float = 0.999, k: int = 32, bits: quantization.Bits = 8, stacked: Any | None = None
+    params: Params,
+    *,
+    beta: float = 0.999,
+    k: int = 32,
+    bits: quantization.Bits = 8,
+    stacked: Any | None = None,
 ) -> Compressor:
     """DeMo's compressor, the paper's (Gauntlet, the section on pseudo-gradients): DCT-II of 64x64 blocks.
 
@@ -123,7 +128,12 @@ def demo(
 
 
 def sparseloco(
-    params: Params, *, beta: float = 0.95, k: int = 64, bits: quantization.Bits = 2, stacked: Any | None = None
+    params: Params,
+    *,
+    beta: float = 0.95,
+    k: int = 64,
+    bits: quantization.Bits = 2,
+    stacked: Any | None = None,
 ) -> Compressor:
     """SparseLoCo's compressor: top-k of the change of H inner steps itself, on 2-bit levels; no DCT, no sign.
 
@@ -135,7 +145,9 @@ def sparseloco(
 def _with_error_feedback(fmt: Format, beta: float) -> Compressor:
     def init(params: Params) -> Any:
         del params  # the residual's shape is the format's
-        return jax.tree.map(lambda l: jnp.zeros((l.chunks, l.size), jnp.float32), fmt.layouts, is_leaf=is_layout)
+        return jax.tree.map(
+            lambda l: jnp.zeros((l.chunks, l.size), jnp.float32), fmt.layouts, is_leaf=is_layout
+        )
 
     def update(state: Any, gradient: Params) -> tuple[PseudoGradient, Any]:
         accumulated = jax.tree.map(lambda e, g: beta * e + g, state, fmt.analyze(gradient))

@@ -2,7 +2,7 @@
 
 k strictly increasing indices below n are split into high and low parts. The low parts (l bits each) are written as
 they are; the i-th high part h_i sets bit ``h_i + i`` of a bitmap. For n = 4096 that is 9.0 bits an index at k = 32 (the
-bound log2 C(n, k)/k is 8.3) and 8.0 at k = 64 (7.3), where plain packing takes 12. Every set of indices has exactly
+bound log2 C(n, k)/k is 8.3) and 8.0 at k = 64 (7.4), where plain packing takes 12. Every set of indices has exactly
 one code, so equal payloads have equal bytes.
 """
 

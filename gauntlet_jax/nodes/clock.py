@@ -35,9 +35,9 @@ class RoundTimes:
     """How a round is cut up: seconds from its beginning.
 
     Attributes:
-      seconds: length of a round.
+      seconds: length of a round; validators judge at its end.
       opens: when the put window opens.
-      closes: when it closes; validators judge after that.
+      closes: when it closes.
     """
 
     seconds: float = 60.0
@@ -54,3 +54,7 @@ class RoundTimes:
         """The put window of round t, in seconds since genesis."""
         start = round * self.seconds
         return Window(start + self.opens, start + self.closes)
+
+    def end(self, round: int) -> float:
+        """When round t is over, in seconds since genesis."""
+        return (round + 1) * self.seconds

@@ -105,11 +105,16 @@ def from_json(line: str) -> RoundRecord:
     Raises:
       ValueError: the line is not a record of a schema that this version reads.
     """
-    raw = json.loads(line)
+    try:
+        raw = json.loads(line, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("not JSON that a record could be: nested too deeply") from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise ValueError(f"not a round record of schema {SCHEMA}")
     try:
-        peers = tuple(PeerRecord(**_known(PeerRecord, {**p, "slashed": tuple(p["slashed"])})) for p in raw["peers"])
+        peers = tuple(
+            PeerRecord(**_known(PeerRecord, {**p, "slashed": tuple(p["slashed"])})) for p in raw["peers"]
+        )
         return RoundRecord(**_known(RoundRecord, {**raw, "peers": peers}))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"a round record of schema {SCHEMA} lacks a field: {error}") from error
@@ -132,6 +137,10 @@ def read_records(path: Path) -> Iterator[RoundRecord]:
 def finite_or_none(value: float) -> float | None:
     """A number for JSON: None in place of NaN and infinity (a peer may make any score overflow)."""
     return float(value) if math.isfinite(value) else None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:

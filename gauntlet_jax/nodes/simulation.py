@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import optax
 
@@ -24,16 +23,13 @@ from gauntlet_jax.training.baselines import AdamW
 from gauntlet_jax.training.eval_step import mean_loss
 from gauntlet_jax.types import Batch, Params, PeerId
 
-# Seconds after the window has closed at which validators judge: a late upload is there by then, and seen to be late.
-_JUDGED_AFTER = 5.0
-
 
 class Heldout(NamedTuple):
     """The held-out split and when it is measured.
 
     Attributes:
       batches: [batches, sequences, length + 1].
-      every: rounds between two measurements; the first and the last round are measured too.
+      every: rounds between two measurements; the first round is measured too.
     """
 
     batches: np.ndarray
@@ -127,13 +123,15 @@ class Simulation:
         for at, peer in sorted(uploads, key=lambda upload: upload[0]):
             self._clock.move_to(at)
             peer.contribute(opening, self.params)
-        self._clock.move_to(window.closes + _JUDGED_AFTER)
+        # A late upload is there by then, and seen to be late.
+        self._clock.move_to(self._times.end(t))
         verdict = self._validator.judge(opening, self._beacon.closing(t), self.params)
         # The old parameters are donated: nobody may read them after this line.
         self.params = self._apply(self.params, verdict.update, np.float32(alpha))
         if self._baseline:
             self._baseline.optimizer.run_round(self._baseline.data(t))
-        measured = t % self._heldout.every == 0 or t + 1 == self.rounds
+        # Whatever the last round is: a record must not depend on how far this process means to go.
+        measured = t == 0 or (t + 1) % self._heldout.every == 0
         record = RoundRecord(
             round=t,
             learning_rate=alpha,
@@ -159,6 +157,7 @@ class Simulation:
             "clock": self._clock.time,
             "initial_loss": self._initial_loss,
         }
+        self._ledger.flush()
         self._checkpoints.save(self.round, self._arrays(), state)
 
     def restore(self) -> list[str]:
@@ -184,12 +183,10 @@ class Simulation:
         """The content of ``summary.json``, schema 1.
 
         Args:
-          records: of every round of the run, at least one.
+          records: of every round of the run up to now, at least one.
           wall_seconds: of this process, as the step times are; a resumed run does not count the time before.
         """
         last, second_half = records[-1], records[len(records) // 2 :]
-        measured = [record.heldout_loss for record in records if record.heldout_loss is not None]
-        beside = [record.baseline_loss for record in records if record.baseline_loss is not None]
         seconds = {kind: self._stopwatch.seconds[kind] for kind in ("compile", "train", "encode", "evaluate", "aggregate")}
         if self._baseline:
             seconds["baseline"] = self._stopwatch.seconds["baseline"]
@@ -203,13 +200,13 @@ class Simulation:
             "params_digest": last.params_digest,
             "wall_seconds": wall_seconds,
             "seconds": seconds,
-            "loss": {"initial": self._initial_loss, "final": measured[-1]},
+            "loss": {"initial": self._initial_loss, "final": self._final_loss(last.heldout_loss, self.params)},
             "baseline": None
             if self._baseline is None
             else {
                 "name": self._baseline.optimizer.name,
                 "learning_rate": self._baseline.learning_rate,
-                "final": beside[-1],
+                "final": self._final_loss(last.baseline_loss, self._baseline.optimizer.params),
             },
             "bytes": {
                 "per_peer_round": self._sizes.bytes,
@@ -226,6 +223,9 @@ class Simulation:
         """Lets go of files."""
         self._checkpoints.close()
         self._ledger.close()
+
+    def _final_loss(self, recorded: float | None, params: Params) -> float:
+        return self._heldout_loss(params) if recorded is None else recorded
 
     def _heldout_loss(self, params: Params) -> float:
         return mean_loss(self._loss, params, self._heldout.batches)

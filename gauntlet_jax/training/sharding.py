@@ -43,7 +43,9 @@ def make_mesh(
         raise ValueError(
             f"mesh: {data}x{fsdp}x{tensor} (data x fsdp x tensor) needs {wanted} devices, {len(devices)} are there"
         )
-    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted])
+    return jax.make_mesh(
+        (data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted]
+    )
 
 
 def make_shardings(mesh: Mesh, params: Params, *, stacked: Any | None = None) -> Shardings:
@@ -81,6 +83,8 @@ def _partition(mesh: Mesh, shape: tuple[int, ...], stack: int, wanted: tuple[str
 
     names: list[str | None] = [None] * len(shape)
     for axis, name in zip((stack, stack + 1), wanted, strict=True):
+        if mesh.shape[name] == 1:
+            continue  # cuts nothing, and would keep the other name from this axis
         other = 2 * stack + 1 - axis
         free = [a for a in (axis, other) if names[a] is None and fits(a, name)]
         if free:

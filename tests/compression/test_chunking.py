@@ -99,7 +99,14 @@ def cut_by_hand(tensor, layout):
 
 @pytest.mark.parametrize(
     ("shape", "stack", "largest"),
-    [((6, 8), 0, 4), ((12,), 0, 5), ((3, 6, 8), 1, 4), ((2, 3, 4, 6), 2, 2), ((3, 10), 1, 4), ((7, 9), 0, 64)],
+    [
+        ((6, 8), 0, 4),
+        ((12,), 0, 5),
+        ((3, 6, 8), 1, 4),
+        ((2, 3, 4, 6), 2, 2),
+        ((3, 10), 1, 4),
+        ((7, 9), 0, 64),
+    ],
 )
 def test_the_order_of_blocks_and_the_inverse(shape, stack, largest):
     layout = layout_of(shape, stack=stack, largest=largest)

@@ -57,4 +57,6 @@ def test_one_coefficient_is_a_wave_in_its_own_block():
     wave = np.outer(dct_matrix(3)[1], dct_matrix(4)[2])
     expected = np.zeros((6, 8), np.float32)
     expected[:3, 4:] = wave
-    np.testing.assert_allclose(from_chunks(idct(jnp.asarray(coefficients), layout), layout), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        from_chunks(idct(jnp.asarray(coefficients), layout), layout), expected, atol=1e-6
+    )

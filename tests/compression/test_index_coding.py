@@ -68,11 +68,11 @@ def test_the_width_is_the_shortest(size, k):
     assert 8 * code.bytes >= math.log2(math.comb(size, k))
 
 
-@pytest.mark.parametrize(("k", "at_most", "entropy"), [(32, 9.1, 8.32), (64, 8.0, 7.34)])
+@pytest.mark.parametrize(("k", "at_most", "entropy"), [(32, 9.1, 8.318), (64, 8.0, 7.364)])
 def test_bits_an_index_are_near_the_entropy(k, at_most, entropy):
     packed = pack(4096)(draw(4096, k, 5, 0))
     bits = 8 * packed.nbytes / (5 * k)
-    assert math.log2(math.comb(4096, k)) / k == pytest.approx(entropy, abs=0.01)
+    assert math.log2(math.comb(4096, k)) / k == pytest.approx(entropy, abs=1e-3)
     assert entropy < bits <= at_most
 
 
@@ -90,7 +90,7 @@ def test_no_other_bytes_are_a_code_of_the_same_indices(size, k):
 
 
 def test_exactly_the_sets_of_indices_are_codes():
-    # All 2**16 strings of the code of 3 of 8 (9 bits used): exactly C(8, 3) = 56 are accepted, each a set of its own.
+    # Of all 2**16 strings for 3 of 8 (9 bits are used), C(8, 3) = 56 are accepted, each a set of its own.
     strings = np.arange(2**16, dtype="<u2").view(np.uint8).reshape(-1, 1, 2)
     decoded, well_formed = jax.vmap(lambda one: unpack_indices(one, 8, 3))(jnp.asarray(strings))
     accepted = np.asarray(decoded)[np.asarray(well_formed), 0]

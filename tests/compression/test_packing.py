@@ -98,7 +98,7 @@ def test_random_bytes_are_refused_and_harmless(bits, seed):
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 1e30])
 def test_a_bad_table_is_refused_and_its_tensor_reads_as_zeros(bits, value):
-    fmt, encode, read = machine(bits)
+    _, encode, read = machine(bits)
     _, arrays = encode(gradients())
     names = list(jax.tree.leaves({name: name for name in SHAPES}))
     at = names.index("wide")

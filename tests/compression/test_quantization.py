@@ -21,7 +21,9 @@ def normal(count, *, seed=0, loc=0.3, scale=2.0):
 def test_levels_by_hand(bits, levels):
     if levels is not None:
         table = jnp.array([10.0, 1.5], jnp.float32)
-        np.testing.assert_allclose(dequantize(jnp.arange(4, dtype=jnp.uint8), table, bits=2), 10.0 + np.array(levels))
+        np.testing.assert_allclose(
+            dequantize(jnp.arange(4, dtype=jnp.uint8), table, bits=2), 10.0 + np.array(levels)
+        )
     else:
         table = jnp.array([10.0, 0.5], jnp.float32)
         values = dequantize(jnp.array([0, 127, 128, 255], jnp.uint8), table, bits=8)
@@ -81,7 +83,10 @@ def test_equal_values_come_back(bits, value):
 
 
 @settings(max_examples=25, deadline=None)
-@given(hnp.arrays(np.float32, 6, elements=st.floats(-(2.0**40), 2.0**40, width=32, allow_subnormal=False)), st.sampled_from([2, 8]))
+@given(
+    hnp.arrays(np.float32, 6, elements=st.floats(-(2.0**40), 2.0**40, width=32, allow_subnormal=False)),
+    st.sampled_from([2, 8]),
+)
 def test_what_an_honest_peer_makes_is_bounded_and_finite(values, bits):
     codes, table = quantize(jnp.asarray(values), bits=bits)
     assert float(table[1]) >= 0

@@ -37,7 +37,10 @@ def test_numpy_selects_the_same(k):
 
 
 @settings(max_examples=20, deadline=None)
-@given(hnp.arrays(np.float32, (3, 8), elements=st.sampled_from([-2.0, -1.0, 0.0, 1.0, 2.0])), st.sampled_from([1, 3, 8]))
+@given(
+    hnp.arrays(np.float32, (3, 8), elements=st.sampled_from([-2.0, -1.0, 0.0, 1.0, 2.0])),
+    st.sampled_from([1, 3, 8]),
+)
 def test_ties_of_any_kind(chunks, k):
     check(chunks, k)
 
@@ -53,7 +56,9 @@ def test_eager_jit_and_vmap_agree():
 
 def test_scatter_adds_at_the_indices_of_each_block():
     chunks = jnp.arange(8.0).reshape(2, 4)
-    added = scatter_add(chunks, jnp.array([[0, 3], [1, 2]], jnp.int32), jnp.array([[10.0, 20.0], [30.0, 40.0]]))
+    added = scatter_add(
+        chunks, jnp.array([[0, 3], [1, 2]], jnp.int32), jnp.array([[10.0, 20.0], [30.0, 40.0]])
+    )
     np.testing.assert_array_equal(added, [[10.0, 1.0, 2.0, 23.0], [4.0, 35.0, 46.0, 7.0]])
 
 

@@ -1,4 +1,4 @@
-"""A run so small that a round takes a tenth of a second, and one of every behavior that several files look at."""
+"""A run so small that a round takes a tenth of a second, and one with all behaviors for several files."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

@@ -31,7 +31,18 @@ def test_a_round_that_cannot_be_cut_up_is_refused(seconds: float, opens: float, 
 
 
 def test_parts_are_framed():
-    different = [("ab", "c"), ("a", "bc"), ("abc",), ("abc", ""), ("", "abc"), (1, 2), (12,), ("1", "2"), (1, "2"), ()]
+    different = [
+        ("ab", "c"),
+        ("a", "bc"),
+        ("abc",),
+        ("abc", ""),
+        ("", "abc"),
+        (1, 2),
+        (12,),
+        ("1", "2"),
+        (1, "2"),
+        (),
+    ]
     assert len({derive(b"beacon", *parts) for parts in different}) == len(different)
     assert derive(b"beacon", "a") != derive(b"other", "a")
 

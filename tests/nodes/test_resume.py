@@ -18,7 +18,7 @@ def test_a_run_goes_on_to_the_same_bits(finished, tmp_path: Path):
     """Also the test that a seed gives the same run twice: these processes share nothing with ``finished``."""
     whole = [to_json(record) for record in finished.records]
 
-    # The first process has no idea how far the run will go, and is killed after rounds that no checkpoint holds.
+    # The first process does not know how far the run will go, and dies after rounds that no checkpoint holds.
     with closing(build_simulation(dataclasses.replace(finished.config, rounds=6), tmp_path)) as first:
         assert _run_to(first, 2) == whole[:2]
         first.save_checkpoint()
@@ -30,6 +30,7 @@ def test_a_run_goes_on_to_the_same_bits(finished, tmp_path: Path):
     with closing(build_simulation(dataclasses.replace(finished.config, rounds=8), tmp_path)) as second:
         assert second.restore() == []
         assert second.round == 4
+        assert second._clock.time == 4 * 60.0
         assert _run_to(second, 8) == whole[4:8]
         assert second._ledger.head() == finished.heads[7]
         second.save_checkpoint()
@@ -39,7 +40,9 @@ def test_a_run_goes_on_to_the_same_bits(finished, tmp_path: Path):
     largest.write_bytes(largest.read_bytes()[:-1] + b"?")
     with closing(build_simulation(finished.config, tmp_path)) as third:
         (line,) = third.restore()
-        assert line.startswith("checkpoint of round 8 is corrupt") and line.endswith("using the one of round 4")
+        assert line.startswith("checkpoint of round 8 is corrupt") and line.endswith(
+            "using the one of round 4"
+        )
         assert third.round == 4
         assert _run_to(third, 10) == whole[4:]
         assert third._ledger.head() == finished.heads[-1]
@@ -57,12 +60,14 @@ def test_another_seed_is_another_run(finished, tmp_path: Path):
     first = finished.records[0]
     assert record.params_digest != first.params_digest
     assert all(
-        ours.scores != theirs.scores for ours, theirs in zip(record.peers, first.peers, strict=True) if ours.scores
+        ours.scores != theirs.scores
+        for ours, theirs in zip(record.peers, first.peers, strict=True)
+        if ours.scores
     )
 
 
 def test_a_replayed_round_sees_no_upload_of_its_own_future(tiny, tmp_path: Path):
-    """A copycat that comes before the late peer must not find what the killed process left in that peer's bucket."""
+    """A copycat comes before the late peer, and must not find what the killed process left in its bucket."""
     config = tiny(
         peers=(PeerConfig("lea", "late"), PeerConfig("ada"), PeerConfig("gus", "copycat")),
         peer_score=lambda scores, history: 0.0,  # nobody is paid, so the copycat goes by the order of names

@@ -50,7 +50,9 @@ def test_fields_of_a_later_schema_are_passed_over(finished):
     assert from_json(json.dumps(raw)) == record
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RoundRecord) if field.name != "schema"])
+@pytest.mark.parametrize(
+    "field", [field.name for field in dataclasses.fields(RoundRecord) if field.name != "schema"]
+)
 def test_a_record_without_a_field_is_refused(finished, field: str):
     raw = json.loads(to_json(finished.records[0]))
     del raw[field]
@@ -66,7 +68,9 @@ def test_a_peer_without_a_field_is_refused(finished, field: str):
         from_json(json.dumps(raw))
 
 
-@pytest.mark.parametrize("line", ["", "{", "[]", "3", "null", "{}", '{"schema": 2}', '{"schema": 1, "peers": 5}', "[" * 99_999])
+@pytest.mark.parametrize(
+    "line", ["", "{", "[]", "3", "null", "{}", '{"schema": 2}', '{"schema": 1, "peers": 5}', "[" * 99_999]
+)
 def test_what_is_no_record_is_refused(line: str):
     with pytest.raises(ValueError):
         from_json(line)

@@ -54,7 +54,10 @@ def test_a_step_computes_what_the_plain_function_does():
     def function(x, tree):
         return x @ x, jax.tree.map(lambda leaf: jnp.tanh(leaf) * 3, tree)
 
-    x, tree = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32), {"a": np.arange(4.0, dtype=np.float32)}
+    x, tree = (
+        np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32),
+        {"a": np.arange(4.0, dtype=np.float32)},
+    )
     plain = jax.jit(function)(x, tree)
     stepped = Stopwatch().step("train", jax.jit(function))(x, tree)
     jax.tree.map(np.testing.assert_array_equal, plain, stepped)
