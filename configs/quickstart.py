@@ -8,7 +8,7 @@ most, the six cheats together get less than 3 %, and the held-out loss ends at o
 
 from gauntlet_jax import scoring
 from gauntlet_jax.config import CompressionConfig, Config, DataConfig, PeerConfig, ScheduleConfig
-from gauntlet_jax.nodes.validator import ValidatorRules
+from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.rewards.rules import RewardRules
 from gauntlet_jax.training.model import DecoderConfig
 

@@ -173,7 +173,7 @@ def sweep_baseline(config: Config, rates: Sequence[float]) -> dict[float, float]
         baseline = _baseline(dataclasses.replace(config, baseline_learning_rate=rate), task, data, steps)
         for round in range(config.rounds):
             baseline.optimizer.run_round(baseline.data(round))
-        return mean_loss(steps.loss, baseline.optimizer.params, data.heldout)
+        return mean_loss(steps.loss, baseline.optimizer.params, list(data.heldout))
 
     return {rate: final_loss(rate) for rate in rates}
 
@@ -281,9 +281,12 @@ class _Steps:
             probe=probe,
             loss=self.loss,
             evaluate=timed("evaluate", make_evaluation(task.loss_fn, to_update, scores, shardings)),
-            overlap=timed("evaluate", jax.jit(functools.partial(scoring.index_overlap, chunk_size=largest_block))),
+            overlap=timed(
+                "evaluate", jax.jit(functools.partial(scoring.index_overlap, chunk_size=largest_block))
+            ),
             rate=timed(
-                "evaluate", jax.jit(functools.partial(scoring.rate, beta=rules.rating_beta, tau=rules.rating_tau))
+                "evaluate",
+                jax.jit(functools.partial(scoring.rate, beta=rules.rating_beta, tau=rules.rating_tau)),
             ),
             combine=timed("aggregate", jax.jit(task.aggregator.combine, out_shardings=shardings.params)),
         )
@@ -291,7 +294,9 @@ class _Steps:
             **compression.array_shapes(fmt),
             "probe": jax.eval_shape(scoring.take_probe, task.params, jax.random.key(0)),
         }
-        self.schema: Schema = {name: ArraySpec(array.shape, np.dtype(array.dtype)) for name, array in arrays.items()}
+        self.schema: Schema = {
+            name: ArraySpec(array.shape, np.dtype(array.dtype)) for name, array in arrays.items()
+        }
 
     def work(self) -> list[tuple[Step, tuple[Any, ...]]]:
         """The large steps with shapes of their arguments, to be compiled side by side before the first round."""
@@ -321,7 +326,10 @@ class _Steps:
     def timed_gradient(self, kind: str) -> GradientSteps:
         """Steps of a mean gradient that count as ``kind``."""
         return GradientSteps(
-            *(self.stopwatch.step(kind, step) for step in gradient_steps(self._task.loss_fn, self._task.shardings))
+            *(
+                self.stopwatch.step(kind, step)
+                for step in gradient_steps(self._task.loss_fn, self._task.shardings)
+            )
         )
 
     def _training(self) -> LocalTraining:

@@ -20,7 +20,7 @@ from gauntlet_jax import scoring
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.peer import Behavior
-from gauntlet_jax.nodes.validator import ValidatorRules
+from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.rewards.ledger import RESERVE
 from gauntlet_jax.rewards.rules import RewardRules
 from gauntlet_jax.training.model import DecoderConfig
@@ -231,6 +231,9 @@ def check(config: Config) -> None:
     for name, (value, below) in above.items():
         if not 0 < value < below:
             raise ValueError(f"{name}: {value} must be above 0 and below {below}")
+    taken = {"assigned", "random"} & set(config.scores)
+    if taken:
+        raise ValueError(f"scores: {', '.join(sorted(taken))} is a name of the built-in scores, give another")
     fractions = {"validator.proof_decay": rules.proof_decay, "compression.beta": config.compression.beta}
     for name, value in fractions.items():
         if not 0 <= value < 1:

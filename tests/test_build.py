@@ -11,7 +11,7 @@ from gauntlet_jax.build import build_simulation
 from gauntlet_jax.config import CompressionConfig, Config, DataConfig, MeshConfig, PeerConfig
 from gauntlet_jax.nodes.attacks import HONEST
 from gauntlet_jax.nodes.clock import RoundTimes
-from gauntlet_jax.nodes.validator import ValidatorRules
+from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.training.model import DecoderConfig
 
 TINY = Config(

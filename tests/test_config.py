@@ -17,7 +17,7 @@ from gauntlet_jax.config import (
     to_json,
 )
 from gauntlet_jax.nodes.attacks import STALE
-from gauntlet_jax.nodes.validator import ValidatorRules
+from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.rewards.rules import RewardRules
 
 PLAIN = Config(name="plain", peers=(PeerConfig("ada"),))

@@ -58,7 +58,7 @@ def tree_of(path):
 
 
 def imports(tree, module, *, is_package=False):
-    """Every absolute name that is imported anywhere in a file: of ``from a import b`` both ``a`` and ``a.b``."""
+    """Every absolute name that a file imports anywhere: of ``from a import b`` both ``a`` and ``a.b``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

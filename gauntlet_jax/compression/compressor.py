@@ -146,7 +146,9 @@ def _with_error_feedback(fmt: Format, beta: float) -> Compressor:
     def init(params: Params) -> Any:
         del params  # the residual's shape is the format's
         return jax.tree.map(
-            lambda l: jnp.zeros((l.chunks, l.size), jnp.float32), fmt.layouts, is_leaf=is_layout
+            lambda layout: jnp.zeros((layout.chunks, layout.size), jnp.float32),
+            fmt.layouts,
+            is_leaf=is_layout,
         )
 
     def update(state: Any, gradient: Params) -> tuple[PseudoGradient, Any]:

@@ -22,7 +22,7 @@ class PeerRecord:
       name: the peer.
       behavior: how it was configured to behave in a simulation; "unknown" in the field.
       declared: sequences of its assigned stream that it says it trained on; None without an artifact.
-      uploaded_at: the storage provider's time of the upload, seconds since the round opened; None without one.
+      uploaded_at: the storage provider's time of the upload, seconds since the put window opened; None without one.
       bytes: size of its artifact as stored; None without one.
       digest: sha256 (hex) of the decoded payload; None without a well-formed artifact.
       sync_score: mean distance of its probe from the validator's parameters, in signed steps; None without one.

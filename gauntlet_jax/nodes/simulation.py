@@ -117,7 +117,7 @@ class Simulation:
         if self._initial_loss is None:
             self._initial_loss = self._heldout_loss(self.params)
         window = self._times.window(t)
-        alpha = float(self._learning_rate(t))
+        alpha = float(np.asarray(self._learning_rate(t)))
         opening = Opening(self.name, t, window, self._beacon.opening(t), alpha)
         uploads = [(at, peer) for peer in self._peers if (at := peer.upload_time(window)) is not None]
         for at, peer in sorted(uploads, key=lambda upload: upload[0]):
@@ -187,7 +187,10 @@ class Simulation:
           wall_seconds: of this process, as the step times are; a resumed run does not count the time before.
         """
         last, second_half = records[-1], records[len(records) // 2 :]
-        seconds = {kind: self._stopwatch.seconds[kind] for kind in ("compile", "train", "encode", "evaluate", "aggregate")}
+        seconds = {
+            kind: self._stopwatch.seconds[kind]
+            for kind in ("compile", "train", "encode", "evaluate", "aggregate")
+        }
         if self._baseline:
             seconds["baseline"] = self._stopwatch.seconds["baseline"]
         seconds["other"] = max(0.0, wall_seconds - sum(seconds.values()))
@@ -200,7 +203,10 @@ class Simulation:
             "params_digest": last.params_digest,
             "wall_seconds": wall_seconds,
             "seconds": seconds,
-            "loss": {"initial": self._initial_loss, "final": self._final_loss(last.heldout_loss, self.params)},
+            "loss": {
+                "initial": self._initial_loss,
+                "final": self._final_loss(last.heldout_loss, self.params),
+            },
             "baseline": None
             if self._baseline is None
             else {
@@ -228,7 +234,7 @@ class Simulation:
         return self._heldout_loss(params) if recorded is None else recorded
 
     def _heldout_loss(self, params: Params) -> float:
-        return mean_loss(self._loss, params, self._heldout.batches)
+        return mean_loss(self._loss, params, list(self._heldout.batches))
 
     def _post(self, record: RoundRecord) -> None:
         with self._ledger.transaction():
@@ -247,7 +253,9 @@ class Simulation:
         }
 
 
-def _summary_of(name: PeerId, records: Sequence[RoundRecord], second_half: Sequence[RoundRecord]) -> dict[str, Any]:
+def _summary_of(
+    name: PeerId, records: Sequence[RoundRecord], second_half: Sequence[RoundRecord]
+) -> dict[str, Any]:
     """A peer's entry of the summary; shares are of what peers were paid, the reserve apart."""
     rows = [peer for record in records for peer in record.peers if peer.name == name]
     last = rows[-1]

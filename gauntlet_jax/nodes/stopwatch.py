@@ -61,7 +61,9 @@ class Step:
             return jax.block_until_ready(self._compiled[key](*arguments))
 
 
-def compile_all(stopwatch: Stopwatch, work: Sequence[tuple[Step, tuple[Any, ...]]], *, threads: int = 2) -> None:
+def compile_all(
+    stopwatch: Stopwatch, work: Sequence[tuple[Step, tuple[Any, ...]]], *, threads: int = 2
+) -> None:
     """Compiles steps for the arguments given, side by side (the compiler lets go of the interpreter)."""
     with stopwatch.measure("compile"), ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(step.compile, *arguments) for step, arguments in work]:

@@ -3,8 +3,6 @@
 One method a stage, in the order of a round; every formula is called, none is written here.
 """
 
-import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,19 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from gauntlet_jax import scoring
-from gauntlet_jax.compression import Format, SparseTensor
+from gauntlet_jax.compression import Format
 from gauntlet_jax.nodes.beacon import derive_int
-from gauntlet_jax.nodes.peer import Opening, artifact_key, probe_key
+from gauntlet_jax.nodes.inspection import Inspector, Seen, wide_indices
+from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.record import PeerRecord, finite_or_none
+from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.rewards.incentive import incentives, split_emission
 from gauntlet_jax.rewards.rules import RewardRules
-from gauntlet_jax.storage.artifact import (
-    MalformedArtifact,
-    Schema,
-    head_artifact,
-    payload_digest,
-    read_artifact,
-)
+from gauntlet_jax.storage.artifact import Schema
 from gauntlet_jax.storage.bucket import Bucket
 from gauntlet_jax.training.assignment import Assignment
 from gauntlet_jax.types import Batch, Params, PeerHistory, PeerId, PeerScoreFn, PseudoGradient
@@ -33,41 +27,6 @@ from gauntlet_jax.types import Batch, Params, PeerHistory, PeerId, PeerScoreFn, 
 RANDOM = "random"
 ASSIGNED = "assigned"
 BUILT_IN_SCORES = {ASSIGNED: scoring.assigned_loss_score, RANDOM: scoring.random_loss_score}
-
-
-@dataclasses.dataclass(frozen=True)
-class ValidatorRules:
-    """How peers are judged.
-
-    Attributes:
-      sample_size: peers evaluated by their loss a round, |S_t|; None evaluates everyone accepted.
-      top_g: G, the peers whose pseudo-gradients make the update.
-      step_fraction: c in beta_t = c * alpha_t, the step at which a LossScore is probed.
-      max_sync_score: largest accepted distance of a sync probe, in signed steps (paper: 3; honest peers read 0).
-      proof_decay: gamma of the proof of computation.
-      rating_beta: noise of one performance in the OpenSkill match, in units of mu.
-      rating_tau: uncertainty added to a rating before each match.
-      slash_factor: phi, what a failed round multiplies the standing by.
-      slashes_per_outage: consecutive failures for one reason that count.
-      forgiven_after: clean rounds that undo one slash.
-      overlap_floor: pairs that share fewer of their indices are never suspected.
-      overlap_deviations: MADs above the round's median from which a pair is suspected.
-      negative_scores_exclude: this many negative LossScores in a row keep a peer out of the update.
-    """
-
-    sample_size: int | None = None
-    top_g: int = 15
-    step_fraction: float = 0.2
-    max_sync_score: float = 3.0
-    proof_decay: float = 0.95
-    rating_beta: float = 7.0
-    rating_tau: float = 0.1
-    slash_factor: float = 0.75
-    slashes_per_outage: int = 3
-    forgiven_after: int = 5
-    overlap_floor: float = 0.4
-    overlap_deviations: float = 6.0
-    negative_scores_exclude: int = 3
 
 
 class ValidatorSteps(NamedTuple):
@@ -90,18 +49,6 @@ class ValidatorSteps(NamedTuple):
     overlap: Callable[..., Any]
     rate: Callable[..., scoring.Rating]
     combine: Callable[..., Params]
-
-
-class Seen(NamedTuple):
-    """What was seen of one peer's artifact; None where it does not exist or could not be read."""
-
-    uploaded_at: float | None = None
-    bytes: int | None = None
-    declared: int | None = None
-    digest: str | None = None
-    sent: PseudoGradient | None = None
-    sync_score: float | None = None
-    malformed: str | None = None
 
 
 class Verdict(NamedTuple):
@@ -175,12 +122,19 @@ class Validator:
         self.histories = [PeerHistory() for _ in peers]
         self.suspected = np.zeros((len(peers), len(peers)), bool)
         self.evaluated_at = np.full(len(peers), -1)
-        self._buckets = buckets
+        self._inspector = Inspector(
+            buckets,
+            schema=schema,
+            unpack=steps.inspect,
+            probe=steps.probe,
+            batch=batch,
+            max_declared=assignment.capacity,
+            max_sync_score=rules.max_sync_score,
+        )
         self._rules = rules
         self._rewards = rewards
         self._steps = steps
         self._fmt = fmt
-        self._schema = schema
         self._assignment = assignment
         self._batch = batch
         self._batch_of = batch_of
@@ -195,8 +149,8 @@ class Validator:
           closing: the beacon that nobody knew before it closed.
           params: theta_t, not donated.
         """
-        seen = [self._look(opening, params, peer) for peer in self.peers]
-        refusals = self._fast_evaluation(opening, seen)
+        seen = [self._inspector.look(opening, params, peer) for peer in self.peers]
+        refusals = self._inspector.fast_evaluation(opening, self.peers, seen)
         accepted = np.array([refusal is None for refusal in refusals])
         drawn = self._draw(opening.round, closing, accepted)
         aggregate = self._combine(seen, accepted, len(seen)) if self._aggregate_for_scores else None
@@ -211,12 +165,13 @@ class Validator:
                 for own, history in zip(scores, self.histories, strict=True)
             ]
         )
-        chosen = self._choose(closing, peer_scores, accepted)
+        # What is refused, or sent by another already, is neither applied nor paid, however good its past.
+        sound = accepted & ~overlapping
+        chosen = self._choose(closing, peer_scores, sound)
         update = self._combine(seen, chosen, self._rules.top_g)
         shares = incentives(peer_scores, power=self._rewards.power, top=self._rewards.top)
-        payable = np.array(
-            [self._rewards.may_be_paid(h.evaluations, self._proof(h)) for h in self.histories]
-        )
+        earned = [self._rewards.may_be_paid(h.evaluations, self._proof(h)) for h in self.histories]
+        payable = sound & np.array(earned)
         payouts, reserve = split_emission(shares, payable, self._rewards.emission)
 
         records = []
@@ -237,7 +192,11 @@ class Validator:
                     refusal=refusal.reason if refusal else None,
                     slashed=slashed,
                     detail=refusal.detail if refusal else "",
-                    scores={key: number for key, value in scores[i].items() if (number := finite_or_none(value)) is not None},
+                    scores={
+                        key: number
+                        for key, value in scores[i].items()
+                        if (number := finite_or_none(value)) is not None
+                    },
                     rank=ranks.get(i),
                     rating_mu=history.rating_mu,
                     rating_sigma=history.rating_sigma,
@@ -267,61 +226,6 @@ class Validator:
         self.histories = [PeerHistory(*row) for row in state["histories"]]
         self.suspected = np.array(state["suspected"], bool)
         self.evaluated_at = np.array(state["evaluated_at"])
-
-    def _look(self, opening: Opening, params: Params, peer: PeerId) -> Seen:
-        """Presence and time, then form, then the probe: each only where the one before held."""
-        bucket, key = self._buckets[peer], artifact_key(opening.round)
-        head = head_artifact(bucket, key, self._schema)
-        if head is None:
-            return Seen()
-        seen = Seen(uploaded_at=head.last_modified, bytes=head.size)
-        if not opening.window.opens <= head.last_modified <= opening.window.closes:
-            return seen
-        try:
-            arrays, manifest = read_artifact(
-                bucket,
-                key,
-                self._schema,
-                run=opening.run,
-                round=opening.round,
-                peer=peer,
-                max_declared=self._assignment.capacity,
-            )
-        except MalformedArtifact as malformed:
-            return seen._replace(malformed=malformed.reason)
-        if manifest.declared < self._batch:
-            # Fewer would be fitted the more closely, and prove computation too cheaply.
-            return seen._replace(malformed=f"it declares fewer than {self._batch} sequences")
-        sent, well_formed = self._steps.inspect({k: v for k, v in arrays.items() if k != "probe"})
-        if not well_formed:
-            return seen._replace(malformed="its indices or values are out of range")
-        own_probe = self._steps.probe(params, probe_key(opening.beacon, peer))
-        distance = scoring.sync_score(own_probe, arrays["probe"], opening.step_size)
-        return seen._replace(
-            declared=manifest.declared,
-            digest=payload_digest(arrays),
-            sent=sent,
-            sync_score=float(distance),
-        )
-
-    def _fast_evaluation(self, opening: Opening, seen: Sequence[Seen]) -> list[scoring.Refusal | None]:
-        """F_t: everybody, cheaply. Duplicates are folded among those that nothing else speaks against."""
-        check = functools.partial(
-            scoring.refusal, window=opening.window, max_sync_score=self._rules.max_sync_score
-        )
-        alone = [
-            check(scoring.Observation(s.uploaded_at, s.malformed, s.sync_score, duplicate_of=None)) for s in seen
-        ]
-        owners = scoring.first_of_duplicates(
-            [s.digest if refusal is None else None for s, refusal in zip(seen, alone, strict=True)],
-            [s.uploaded_at for s in seen],
-        )
-        return [
-            refusal
-            if owner is None
-            else check(scoring.Observation(s.uploaded_at, s.malformed, s.sync_score, self.peers[owner]))
-            for s, refusal, owner in zip(seen, alone, owners, strict=True)
-        ]
 
     def _draw(self, round: int, closing: bytes, accepted: np.ndarray) -> np.ndarray:
         """S_t."""
@@ -354,7 +258,13 @@ class Validator:
         def evaluate(slot: int) -> dict[str, float]:
             assigned = self._sample_of_assigned(opening.round, closing, slot, seen[slot])
             values = self._steps.evaluate(
-                params, seen[slot].sent, aggregate, self._batch_of(assigned), random_batch, random_loss, step_size
+                params,
+                seen[slot].sent,
+                aggregate,
+                self._batch_of(assigned),
+                random_batch,
+                random_loss,
+                step_size,
             )
             return {name: float(value) for name, value in values.items()}
 
@@ -364,7 +274,9 @@ class Validator:
         """As many windows as a batch, drawn from all that the peer declared: what was trained on can be checked."""
         assert seen.declared is not None
         windows = self._assignment.assigned(round, slot, seen.declared)
-        words = np.random.Philox(key=derive_int(closing, "assigned sample", slot, bits=128)).random_raw(len(windows))
+        words = np.random.Philox(key=derive_int(closing, "assigned sample", slot, bits=128)).random_raw(
+            len(windows)
+        )
         return np.resize(windows[np.argsort(words, kind="stable")], self._batch)
 
     def _overlap(
@@ -373,7 +285,9 @@ class Validator:
         """Who is slashed for sending what another sends: bool[peers]."""
         # What did not lower the loss is left out, or a crowd that sends noise makes the honest pairs stand out.
         counted = accepted & np.array([own.get(RANDOM, 1.0) > 0 for own in scores])
-        indices = [self._wide_indices(s.sent) if ok else None for s, ok in zip(seen, counted, strict=True)]
+        indices = [
+            wide_indices(self._fmt, s.sent) if ok else None for s, ok in zip(seen, counted, strict=True)
+        ]
         filler = next((found for found in indices if found is not None), None)
         if filler is None:
             self.suspected = np.zeros_like(self.suspected)
@@ -391,25 +305,17 @@ class Validator:
         self.suspected = suspected
         return slashed
 
-    def _wide_indices(self, sent: PseudoGradient | None) -> np.ndarray | None:
-        """The indices of the blocks of which at most an eighth is sent: int32[chunks, k], or None without such blocks."""
-        leaves = jax.tree.leaves(sent, is_leaf=lambda node: isinstance(node, SparseTensor))
-        wide = [
-            np.asarray(leaf.indices)
-            for layout, leaf in zip(self._fmt.leaves(), leaves, strict=True)
-            if 8 * self._fmt.k <= layout.size
-        ]
-        return np.concatenate(wide) if wide else None
-
     def _match(self, closing: bytes, scores: Sequence[Mapping[str, float]]) -> dict[int, int]:
         """The round's Plackett-Luce match among the evaluated; returns their places."""
         played = np.array([RANDOM in own for own in scores])
         values = np.array([own.get(RANDOM, 0.0) for own in scores], np.float32)
         ties = np.array([derive_int(closing, "tie", peer) for peer in self.peers], np.uint32)
-        ranks = np.asarray(scoring.ranks_from_scores(jnp.asarray(values), jnp.asarray(played), jnp.asarray(ties)))
+        ranks = np.asarray(
+            scoring.ranks_from_scores(jnp.asarray(values), jnp.asarray(played), jnp.asarray(ties))
+        )
         before = scoring.Rating(
-            np.array([h.rating_mu for h in self.histories], np.float32),
-            np.array([h.rating_sigma for h in self.histories], np.float32),
+            jnp.array([h.rating_mu for h in self.histories], jnp.float32),
+            jnp.array([h.rating_sigma for h in self.histories], jnp.float32),
         )
         after = self._steps.rate(before, ranks, played)
         self.histories = [
@@ -427,11 +333,14 @@ class Validator:
     ) -> None:
         """Proofs, counts and standings after the round."""
         rules = self._rules
-        for i, (history, refusal, own) in enumerate(zip(self.histories, refusals, scores, strict=True)):
+        for i, (before, refusal, own) in enumerate(zip(self.histories, refusals, scores, strict=True)):
+            history = before
             if own:
-                history = history._replace(
+                history = before._replace(
                     proof=float(
-                        scoring.update_proof(history.proof, own[ASSIGNED], own[RANDOM], gamma=rules.proof_decay)
+                        scoring.update_proof(
+                            history.proof, own[ASSIGNED], own[RANDOM], gamma=rules.proof_decay
+                        )
                     ),
                     evaluations=history.evaluations + 1,
                     negative_in_a_row=0 if own[RANDOM] > 0 else history.negative_in_a_row + 1,
@@ -446,26 +355,28 @@ class Validator:
                 forgiven_after=rules.forgiven_after,
             )
 
-    def _choose(self, closing: bytes, peer_scores: np.ndarray, accepted: np.ndarray) -> np.ndarray:
-        """The top-G: accepted, with a score, and not one that has kept raising the loss."""
-        harmless = np.array([h.negative_in_a_row < self._rules.negative_scores_exclude for h in self.histories])
+    def _choose(self, closing: bytes, peer_scores: np.ndarray, sound: np.ndarray) -> np.ndarray:
+        """The top-G: sound, with a score, and not one that has kept raising the loss."""
+        harmless = np.array(
+            [h.negative_in_a_row < self._rules.negative_scores_exclude for h in self.histories]
+        )
         ties = np.array([derive_int(closing, "top G", peer) for peer in self.peers], np.int64)
-        return scoring.top_g(peer_scores, accepted & harmless, g=self._rules.top_g, tiebreak=ties)
+        return scoring.top_g(peer_scores, sound & harmless, g=self._rules.top_g, tiebreak=ties)
 
     def _combine(self, seen: Sequence[Seen], chosen: np.ndarray, divisor: int) -> Params:
         """The update of the chosen peers in the order of their slots, each with the weight 1/divisor."""
-        sent = [seen[i].sent for i in np.flatnonzero(chosen)]
+        sent = [evidence.sent for evidence, wanted in zip(seen, chosen, strict=True) if wanted]
         weights = np.zeros(len(self.peers), np.float32)
         weights[: len(sent)] = 1 / divisor
         # Padded to one entry a peer, so that it compiles once; with a weight of 0 the filler adds nothing.
-        filler = sent[0] if sent else self._nothing()
-        stack = jax.tree.map(lambda *leaves: np.stack(leaves), *sent, *[filler] * (len(self.peers) - len(sent)))
+        filler = sent[0] if sent else self._inspector.nothing()
+        stack = jax.tree.map(
+            lambda *leaves: np.stack(leaves), *sent, *[filler] * (len(self.peers) - len(sent))
+        )
         return self._steps.combine(stack, weights)
-
-    def _nothing(self) -> PseudoGradient:
-        shapes = {name: np.zeros(spec.shape, spec.dtype) for name, spec in self._schema.items() if name != "probe"}
-        return self._steps.inspect(shapes)[0]
 
     def _proof(self, history: PeerHistory) -> float:
         """The bias-corrected proof of computation, in [-1, 1]."""
-        return float(scoring.bias_corrected(history.proof, history.evaluations, gamma=self._rules.proof_decay))
+        return float(
+            scoring.bias_corrected(history.proof, history.evaluations, gamma=self._rules.proof_decay)
+        )

@@ -3,6 +3,7 @@
 Plain floats on the host: a validator computes it once a peer and round, from the history it keeps.
 """
 
+import functools
 import math
 
 from gauntlet_jax.scoring.proof_of_computation import bias_corrected
@@ -48,12 +49,14 @@ def gated_peer_score(*, threshold: float = 0.5, gamma: float = 0.95) -> PeerScor
     if not 0.0 < threshold <= 1.0:
         raise ValueError(f"the threshold of the proof of computation is {threshold}; it must be in (0, 1]")
 
-    def peer_score(scores: Scores, history: PeerHistory) -> float:
-        del scores
-        proof = _positive(bias_corrected(history.proof, history.evaluations, gamma=gamma))
-        return min(proof / threshold, 1.0) * _positive(_loss_rating(history))
+    # A partial of a named function, so that a config that holds it can be written down with its settings.
+    return functools.partial(_gated, threshold=threshold, gamma=gamma)
 
-    return peer_score
+
+def _gated(scores: Scores, history: PeerHistory, *, threshold: float, gamma: float) -> float:
+    del scores
+    proof = _positive(bias_corrected(history.proof, history.evaluations, gamma=gamma))
+    return min(proof / threshold, 1.0) * _positive(_loss_rating(history))
 
 
 def with_standing(score: float, history: PeerHistory) -> float:

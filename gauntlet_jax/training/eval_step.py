@@ -39,7 +39,9 @@ def make_evaluation(
         random_loss: Array,
         step_size: Array,
     ) -> dict[str, Array]:
-        inputs = ScoreInputs(params, to_update(sent), aggregate, assigned, random, random_loss, loss_fn, step_size)
+        inputs = ScoreInputs(
+            params, to_update(sent), aggregate, assigned, random, random_loss, loss_fn, step_size
+        )
         return score_all(inputs, scores)
 
     p, b, r = shardings.params, shardings.batch, shardings.replicated

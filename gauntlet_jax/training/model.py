@@ -69,7 +69,9 @@ PAPER_1B = DecoderConfig(
 """The paper's 1.2B model: 1,204,881,408 parameters."""
 
 
-def rotate(x: Float[Array, "batch length heads size"], *, base: float) -> Float[Array, "batch length heads size"]:
+def rotate(
+    x: Float[Array, "batch length heads size"], *, base: float
+) -> Float[Array, "batch length heads size"]:
     """Rotary position embedding: pair (i, i + size/2) of position m turns by ``m * base**(-2i/size)``."""
     length, size = x.shape[1], x.shape[-1]
     frequencies = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
@@ -119,7 +121,11 @@ class Decoder(nn.Module):
         """Float32 logits of the next token at every position."""
         c = self.config
         embed = nn.Embed(
-            c.vocabulary, c.width, dtype=_dtype(c), embedding_init=nn.initializers.normal(0.02), name="embedding"
+            c.vocabulary,
+            c.width,
+            dtype=_dtype(c),
+            embedding_init=nn.initializers.normal(0.02),
+            name="embedding",
         )
         batch, length = tokens.shape
         x = embed(tokens.reshape(-1))
@@ -150,7 +156,7 @@ def make_loss_fn(config: DecoderConfig) -> LossFn:
 
     def loss_fn(params: Params, tokens: Int[Array, "batch length_and_one"]) -> Array:
         tokens = tokens.astype(jnp.int32)
-        logits = decoder.apply({"params": params}, tokens[:, :-1])
+        logits = jnp.asarray(decoder.apply({"params": params}, tokens[:, :-1]))
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]))
 
     return loss_fn

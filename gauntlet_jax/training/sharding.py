@@ -30,7 +30,11 @@ class Shardings(NamedTuple):
 
 
 def make_mesh(
-    *, data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    *,
+    data: int = 1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
 ) -> Mesh:
     """A mesh over ``data * fsdp * tensor`` devices (the first ones, unless they are given).
 

@@ -62,7 +62,9 @@ def gradient_steps(loss_fn: LossFn, shardings: Shardings) -> GradientSteps:
 
 def gradient_training(steps: GradientSteps) -> LocalTraining:
     """DeMo's local work: the mean gradient at theta_t over the peer's batches, no state."""
-    return LocalTraining(lambda params: (), lambda params, state, batches: (steps.mean(params, batches), state))
+    return LocalTraining(
+        lambda params: (), lambda params, state, batches: (steps.mean(params, batches), state)
+    )
 
 
 def inner_training(
@@ -106,7 +108,12 @@ def apply_step(shardings: Shardings) -> Callable[[Params, Params, Array], Params
 
 
 def learning_rate(
-    *, peak: float, warmup_rounds: int, schedule_rounds: int, final_fraction: float, start_fraction: float = 0.1
+    *,
+    peak: float,
+    warmup_rounds: int,
+    schedule_rounds: int,
+    final_fraction: float,
+    start_fraction: float = 0.1,
 ) -> optax.Schedule:
     """alpha_t: linear warm-up from ``start_fraction * peak``, then a cosine down to ``final_fraction * peak``.
 

@@ -12,8 +12,8 @@ from gauntlet_jax.build import build_simulation
 from gauntlet_jax.config import CompressionConfig, Config, DataConfig, PeerConfig, ScheduleConfig
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.record import RoundRecord
+from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.nodes.simulation import Simulation
-from gauntlet_jax.nodes.validator import ValidatorRules
 from gauntlet_jax.rewards.rules import RewardRules
 from gauntlet_jax.training.model import DecoderConfig
 

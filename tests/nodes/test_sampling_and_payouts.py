@@ -9,7 +9,7 @@ import pytest
 from gauntlet_jax.build import build_simulation
 from gauntlet_jax.config import PeerConfig
 from gauntlet_jax.nodes.record import to_json
-from gauntlet_jax.nodes.validator import ValidatorRules
+from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.rewards.ledger import RESERVE
 from gauntlet_jax.rewards.rules import RewardRules
 
