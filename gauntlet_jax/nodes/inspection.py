@@ -11,6 +11,7 @@ from gauntlet_jax import scoring
 from gauntlet_jax.compression import Format, SparseTensor
 from gauntlet_jax.nodes.peer import Opening, artifact_key, probe_key
 from gauntlet_jax.storage.artifact import (
+    PROBE,
     MalformedArtifact,
     Schema,
     head_artifact,
@@ -76,28 +77,32 @@ class Inspector:
         if not opening.window.opens <= head.last_modified <= opening.window.closes:
             return seen
         try:
-            arrays, manifest = read_artifact(
-                bucket,
-                key,
-                self._schema,
-                run=opening.run,
-                round=opening.round,
-                peer=peer,
-                max_declared=self._max_declared,
-            )
+            return self._read(opening, params, peer, seen)
         except MalformedArtifact as malformed:
             return seen._replace(malformed=malformed.reason)
         except OSError:
             # Whose provider fails has chosen it: one bad bucket must not stop a round.
             return seen._replace(malformed="its bucket could not be read")
+
+    def _read(self, opening: Opening, params: Params, peer: PeerId, seen: Seen) -> Seen:
+        """The content of an artifact that came in time; raises MalformedArtifact."""
+        arrays, manifest = read_artifact(
+            self._buckets[peer],
+            artifact_key(opening.round),
+            self._schema,
+            run=opening.run,
+            round=opening.round,
+            peer=peer,
+            max_declared=self._max_declared,
+        )
         if manifest.declared < self._batch:
             # Fewer would be fitted the more closely, and prove computation too cheaply.
-            return seen._replace(malformed=f"it declares fewer than {self._batch} sequences")
-        sent, well_formed = self._unpack({k: v for k, v in arrays.items() if k != "probe"})
+            raise MalformedArtifact(f"it declares fewer than {self._batch} sequences")
+        sent, well_formed = self._unpack({name: array for name, array in arrays.items() if name != PROBE})
         if not well_formed:
-            return seen._replace(malformed="its indices or values are out of range")
+            raise MalformedArtifact("its indices or values are out of range")
         own_probe = self._probe(params, probe_key(opening.beacon, peer))
-        distance = scoring.sync_score(own_probe, arrays["probe"], opening.step_size)
+        distance = scoring.sync_score(own_probe, arrays[PROBE], opening.step_size)
         return seen._replace(
             declared=manifest.declared,
             digest=payload_digest(arrays),
@@ -128,7 +133,7 @@ class Inspector:
     def nothing(self) -> PseudoGradient:
         """A pseudo-gradient of zeros, which stands where nobody sent one."""
         arrays = {
-            name: np.zeros(spec.shape, spec.dtype) for name, spec in self._schema.items() if name != "probe"
+            name: np.zeros(spec.shape, spec.dtype) for name, spec in self._schema.items() if name != PROBE
         }
         return self._unpack(arrays)[0]
 

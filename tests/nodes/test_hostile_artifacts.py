@@ -43,7 +43,7 @@ class Bench:
         self._validator = simulation._validator
         self._state = simulation._validator.state()
         name = self._validator.peers[VICTIM]
-        self._bucket = self._validator._buckets[name]
+        self._bucket = self._validator._inspector._buckets[name]
         self._folder = artifact_key(t) + "/"
         self.schema = self._validator._schema
         self.honest = {
