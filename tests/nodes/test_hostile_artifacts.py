@@ -45,7 +45,7 @@ class Bench:
         name = self._validator.peers[VICTIM]
         self._bucket = self._validator._inspector._buckets[name]
         self._folder = artifact_key(t) + "/"
-        self.schema = self._validator._schema
+        self.schema = self._validator._inspector._schema
         self.honest = {
             key.removeprefix(self._folder): self._bucket.get(key, max_bytes=2**20)
             for key in self._bucket.list(self._folder, limit=100)
