@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from gauntlet_jax.nodes.simulation import Baseline, Heldout, Simulation
 from gauntlet_jax.nodes.stopwatch import Step, Stopwatch
 from gauntlet_jax.nodes.validator import BUILT_IN_SCORES, Validator, ValidatorSteps
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
-from gauntlet_jax.storage.artifact import MalformedArtifact, head_artifact, read_artifact
+from gauntlet_jax.storage.artifact import PROBE, MalformedArtifact, head_artifact, read_artifact
 from gauntlet_jax.storage.bucket import open_bucket
 from gauntlet_jax.storage.checkpoint import Checkpoints
 from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
@@ -89,11 +89,10 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
     for name in names:
         ledger.register(name, f"store/{name}")
 
-    def others(reader: PeerId, round: int) -> Mapping[PeerId, Arrays]:
+    def others(reader: PeerId, round: int) -> Iterator[tuple[PeerId, Arrays]]:
         """What the other peers' public buckets hold so far, best paid in the last round first."""
         weights = ledger.weights(round - 1).get(VALIDATOR, {}) if round else {}
         by_pay = sorted((name for name in names if name != reader), key=lambda name: -weights.get(name, 0.0))
-        found = {}
         for name in by_pay:
             head = head_artifact(buckets[name], artifact_key(round), steps.schema)
             if head is None or head.last_modified > clock():
@@ -110,8 +109,7 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
                 )
             except MalformedArtifact:
                 continue
-            found[name] = {key: array for key, array in arrays.items() if key != "probe"}
-        return found
+            yield name, {key: array for key, array in arrays.items() if key != PROBE}
 
     peers = [
         Peer(

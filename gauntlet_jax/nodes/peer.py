@@ -5,7 +5,7 @@ never imports what judges it.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +51,7 @@ class Turn(NamedTuple):
       batch: sequences of one batch.
       assignment: SelectData.
       key: a PRNG key of its own for this round.
-      others: reads the artifacts that other peers have uploaded so far, by name, best paid first.
+      others: the other peers and the artifacts that they have uploaded so far, best paid first, read one by one.
     """
 
     opening: Opening
@@ -60,7 +60,7 @@ class Turn(NamedTuple):
     batch: int
     assignment: Assignment
     key: Array
-    others: Callable[[], Mapping[PeerId, Arrays]]
+    others: Callable[[], Iterator[tuple[PeerId, Arrays]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Peer:
         assignment: Assignment,
         bucket: Bucket,
         seed: int,
-        others: Callable[[PeerId, int], Mapping[PeerId, Arrays]],
+        others: Callable[[PeerId, int], Iterator[tuple[PeerId, Arrays]]],
     ):
         """A peer at the start of a run.
 
@@ -153,7 +153,7 @@ class Peer:
           assignment: SelectData.
           bucket: its own, to write.
           seed: of its own randomness.
-          others: ``(itself, round) -> artifacts`` in the other peers' public buckets.
+          others: ``(itself, round) -> (name, artifact)`` pairs of the other peers' public buckets.
         """
         self.name = name
         self.slot = slot

@@ -5,6 +5,7 @@ chunk closed by its crc32c), so a reader knows every key, every size and every b
 reads, and decodes by its own metadata: whoever wrote the objects chooses neither shape nor codec.
 """
 
+import functools
 import json
 import math
 import re
@@ -88,13 +89,18 @@ def _chunk_key(index: int, spec: ArraySpec) -> str:
 def metadata(name: str, spec: ArraySpec) -> bytes:
     """The one ``zarr.json`` that this version writes, and accepts, for an array."""
     _check_spec(name, spec)
+    return _metadata(name, spec, _chunking(spec).shape)
+
+
+@functools.lru_cache(maxsize=1024)  # the same few arrays, every peer and round
+def _metadata(name: str, spec: ArraySpec, chunk_shape: tuple[int, ...]) -> bytes:
     byte_order = {"configuration": {"endian": "little"}} if spec.dtype.itemsize > 1 else {}
     document = {
         "zarr_format": 3,
         "node_type": "array",
         "shape": spec.shape,
         "data_type": spec.dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": _chunking(spec).shape}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0,
         "codecs": [{"name": "bytes", **byte_order}, {"name": "crc32c"}],

@@ -11,7 +11,7 @@ from gauntlet_jax.types import PeerHistory
 
 def _nearly_the_same(turn: Turn, arrays: Arrays) -> Arrays:
     """Another identity's coefficients with other values: no duplicate, and as good as one."""
-    first = turn.others()["ada"]
+    first = dict(turn.others())["ada"]
     del arrays
     return {**first, "codes": first["codes"] ^ np.uint8(3), "tables": first["tables"] * np.float32(1.5)}
 
