@@ -101,17 +101,29 @@ def run(config: Config, folder: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_every_seed(full: bool, tmp_path: Path):
-    """In the small form the seed is one that the other tests do not run, and half of the rounds."""
+def test_every_seed_pays_honest_work_and_beats_the_best_adamw(full: bool, tmp_path: Path):
+    """In the small form one seed that the other tests do not run, half of the rounds, and two rates."""
     config = load_config(QUICKSTART, Config)
+    rates = (1e-3, 3e-3, 1e-2, 2e-2, 3e-2) if full else (3e-3, config.baseline_learning_rate)
+    sweeps = []
     for seed in (0, 1, 2) if full else (1,):
         folder = tmp_path / str(seed)
         folder.mkdir()
         rounds = config.rounds if full else config.rounds // 2
-        summary = run(dataclasses.replace(config, seed=seed, rounds=rounds), folder)
+        own = dataclasses.replace(config, seed=seed, rounds=rounds, baseline="none")
+        summary = run(own, folder)
         assert_pays_honest_work(summary)
-        if full:
-            assert summary["loss"]["final"] <= summary["baseline"]["final"], seed
+        sweeps.append(sweep_baseline(own, rates))
+        cheats = sum(peer["payout_share"] for peer in summary["peers"] if peer["behavior"] not in HONEST)
+        double = next(peer for peer in summary["peers"] if peer["behavior"] == "double_data")
+        print(
+            f"seed {seed}: {summary['loss']['final']:.3f}, AdamW {sweeps[-1]}, cheats {cheats:.2%},"
+            f" double data {double['payout_share_second_half']:.1%} of the second half"
+        )
+        if full:  # half of a schedule ends before its cosine does, where a sign rule has most to gain
+            assert summary["loss"]["final"] <= min(sweeps[-1].values()), seed
+    means = {rate: sum(sweep[rate] for sweep in sweeps) for rate in rates}
+    assert min(means, key=lambda rate: means[rate]) == config.baseline_learning_rate
 
 
 @pytest.mark.slow
@@ -149,14 +161,3 @@ def test_cheats_do_not_harm_the_model(full: bool, tmp_path: Path):
     ratio = float(np.mean(attacked_losses) / np.mean(clean_losses))
     print(f"attacked {attacked_losses}, clean {clean_losses}, ratio of means {ratio:.4f}")
     assert ratio <= (1.01 if full else 1.05)
-
-
-@pytest.mark.slow
-def test_the_baselines_rate_is_the_best_of_the_sweep(full: bool):
-    """AdamW's rate in the config is the best of 1e-3, 3e-3, 1e-2, 2e-2, 3e-2; the small form compares two rates."""
-    config = load_config(QUICKSTART, Config)
-    rates = (1e-3, 3e-3, 1e-2, 2e-2, 3e-2) if full else (3e-3, config.baseline_learning_rate)
-    rounds = config.rounds if full else 10
-    losses = sweep_baseline(dataclasses.replace(config, rounds=rounds), rates)
-    print(losses)
-    assert min(losses, key=lambda rate: losses[rate]) == config.baseline_learning_rate
