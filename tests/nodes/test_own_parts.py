@@ -57,7 +57,7 @@ def test_a_model_scores_and_a_peer_score_of_ones_own(tiny, started):
             assert set(peer.scores) == {"assigned", "random", "agreement"}
             assert 0 < peer.scores["agreement"] < 1
             own = by_agreement(peer.scores, PeerHistory(evaluations=record.round + 1))
-                assert peer.peer_score == own * peer.standing
+            assert peer.peer_score == own * peer.standing
     assert simulation.summary(records, 1.0)["parameters"] == 256 * 256
 
 
