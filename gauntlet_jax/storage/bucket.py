@@ -5,6 +5,7 @@ object (Gauntlet, section on the put window). Here the provider's time is a ``cl
 a manual one in a simulation, wall time elsewhere.
 """
 
+import abc
 import itertools
 import math
 import os
@@ -114,7 +115,7 @@ def check_key(key: str) -> str:
     return key
 
 
-class _KvStoreBucket:
+class _KvStoreBucket(abc.ABC):
     """What both buckets share: bounded reads, listing and deletion through tensorstore's key-value store."""
 
     def __init__(self, spec: dict, clock: Callable[[], float], where: str) -> None:
@@ -123,9 +124,9 @@ class _KvStoreBucket:
         self._clock = clock
         self._where = where
 
+    @abc.abstractmethod
     def head(self, key: str) -> Head | None:
         """Time and size of an object; None if there is none."""
-        raise NotImplementedError
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
         """An object's bytes.
