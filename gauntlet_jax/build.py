@@ -86,6 +86,7 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
     baseline = _baseline(config, task, data, steps) if config.baseline == "adamw" else None
 
     ledger = SqliteLedger(folder / "ledger.sqlite", clock)
+    ledger.verify()  # a run that goes on may find it edited
     for name in names:
         ledger.register(name, f"store/{name}")
 
@@ -215,6 +216,9 @@ def _task(config: Config, corpus: Corpus) -> Task:
     settings = config.compression
     make = compression.demo if settings.method == "demo" else compression.sparseloco
     compressor = make(params, beta=settings.beta, k=settings.k, bits=settings.bits, stacked=stacked)
+    largest = max(layout.size for layout in compressor.format.leaves())
+    if settings.k >= largest:
+        raise ValueError(f"compression.k: {settings.k} must be below the size of a block, {largest}")
     aggregator = (
         compression.signed_mean(compressor.format, norm=settings.norm, divisor=settings.divisor)
         if settings.method == "demo"
@@ -262,13 +266,19 @@ class _Steps:
             sent, residual = task.compressor.update(residual, gradient)
             return compression.pack(fmt, sent), residual
 
+        self._encode = timed("encode", jax.jit(encode, donate_argnums=0))
+
         def to_update(sent: Any) -> Params:
             return task.aggregator.direction(task.compressor.decode(sent))
 
         self.peer = PeerSteps(
             training=self._training(),
             init=task.compressor.init,
-            encode=timed("encode", jax.jit(encode, donate_argnums=0)),
+            encode=lambda residual, gradient: self._encode(
+                # A stage of a peer may hand over a gradient that lies elsewhere than the model does.
+                residual,
+                jax.device_put(gradient, shardings.params),
+            ),
             probe=probe,
         )
         scores = {**BUILT_IN_SCORES, **config.scores}
@@ -309,7 +319,7 @@ class _Steps:
         stack = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((peers, *leaf.shape), leaf.dtype), sent)
         work: list[tuple[Any, tuple[Any, ...]]] = [
             (self.loss, (params, batch)),
-            (self.peer.encode, (residual, params)),
+            (self._encode, (residual, params)),
             (self.validator.inspect, (arrays,)),
             (self.validator.combine, (stack, jax.ShapeDtypeStruct((peers,), jnp.float32))),
             (self.apply, (params, params, scalar)),

@@ -49,7 +49,7 @@ class DataConfig:
     """What is trained on.
 
     Attributes:
-      path: folder of text, .jsonl, .parquet, .npy, .bin or ArrayRecord; None takes the text of the running Python's
+      path: folder of text, .jsonl, .parquet or ArrayRecord files, one such file, or a .npy or .bin file; None takes the text of the running Python's
         standard library.
       tokenizer: a ``tokenizers`` JSON file; None takes bytes.
       text_column: name of the text field in .jsonl and .parquet.

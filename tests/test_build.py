@@ -125,3 +125,25 @@ def test_the_baseline_reads_all_that_the_honest_are_assigned(tmp_path: Path):
         assignment = simulation._validator._assignment
         windows = np.concatenate([assignment.assigned(5, 0, 4), assignment.assigned(5, 1, 8)])
         np.testing.assert_array_equal(np.concatenate(batches), simulation._validator._batch_of(windows))
+
+
+def test_a_gradient_that_lies_elsewhere_is_encoded_under_a_mesh(tmp_path):
+    peers = (PeerConfig("ada", "honest"), PeerConfig("ben", "noise"))
+    config = dataclasses.replace(
+        TINY,
+        peers=peers,
+        mesh=MeshConfig(fsdp=2, tensor=2),
+        validator=dataclasses.replace(TINY.validator, top_g=1),
+    )
+    simulation = build_simulation(config, tmp_path)
+    simulation.compile()
+    record = simulation.run_round()
+    simulation.close()
+    assert [peer.refusal for peer in record.peers] == [None, None]
+
+
+def test_blocks_cannot_be_sent_whole(tmp_path):
+    whole = dataclasses.replace(TINY.compression, k=4096)
+    with pytest.raises(ValueError, match=r"compression\.k: 4096 must be below"):
+        build_simulation(dataclasses.replace(TINY, compression=whole), tmp_path)
+    assert list(tmp_path.iterdir()) == []

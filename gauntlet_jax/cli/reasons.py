@@ -126,6 +126,8 @@ def unpayable(peer: PeerRecord, config: Mapping[str, Any]) -> str:
         return "it has not been evaluated yet"
     if rule is None:
         return f"it is not past warm-up and gate ({counted}, proof {peer.proof_of_computation:+.2f})"
+    if peer.evaluations >= rule.evaluations and rule.corrected(peer) > rule.proof:
+        return "this round's artifact was refused or overlaps with another's"
     if peer.evaluations < rule.evaluations:
         return f"it is in its warm-up ({counted}, {rule.evaluations} needed)"
     return f"its proof, bias-corrected {rule.corrected(peer):+.2f}, is not above the gate {rule.proof:g}"

@@ -8,6 +8,7 @@ import importlib
 import json
 import logging
 import os
+import shlex
 import signal
 import threading
 import time
@@ -95,7 +96,7 @@ def run(arguments: Sequence[str]) -> int:
         resume=flags.resume,
         overwrite=flags.overwrite,
         console=console,
-        again=f"{program} --out {folder}",
+        again=_command(program, rest, folder),
     )
 
 
@@ -293,6 +294,20 @@ def _writing(folder: Path, simulation: Runner, again: str) -> Iterator[None]:
         what = "no space left on device" if run_folder.is_disk_full(error) else run_folder.one_line(error)
         where = f"{folder} after round {simulation.round}"
         raise UsageError(f"{what}, writing {where}; mend that and continue with: {again} --resume") from error
+
+
+def _command(program: str, rest: Sequence[str], folder: Path) -> str:
+    """The command line that goes on with a run: the same overrides, which make it the same config."""
+    kept: list[str] = []
+    skip = False
+    for word in rest:
+        if skip or word in ("--resume", "--overwrite"):
+            skip = False
+        elif word == "--out":
+            skip = True
+        elif not word.startswith("--out="):
+            kept.append(word)
+    return " ".join([program, *map(shlex.quote, kept), "--out", shlex.quote(str(folder))])
 
 
 def _default_folder(name: str) -> Path:

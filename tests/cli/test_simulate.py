@@ -3,6 +3,7 @@ import errno
 import io
 import json
 import os
+import pathlib
 import signal
 
 import pytest
@@ -229,3 +230,10 @@ def test_another_configs_run_is_not_touched(session):
 def test_a_name_that_is_no_folder_name():
     with pytest.raises(UsageError, match="cannot name a folder"):
         simulate._default_folder("../elsewhere")
+
+
+def test_the_command_that_goes_on_keeps_the_overrides():
+    rest = ["--rounds", "8", "--out", "x y", "--resume", "--model.width", "16", "--out=z", "--overwrite"]
+    assert simulate._command("gauntlet simulate c.py", rest, pathlib.Path("x y")) == (
+        "gauntlet simulate c.py --rounds 8 --model.width 16 --out 'x y'"
+    )
