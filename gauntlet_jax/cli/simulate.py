@@ -324,4 +324,4 @@ def _quiet_libraries() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "gauntlet_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     for name in ("absl", "orbax", "jax", "tensorstore"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and said in one line

@@ -5,8 +5,10 @@ only if its seal holds, which is seen before a byte of it is interpreted, and th
 stands in its state.
 """
 
+import errno
 import logging
 import math
+import os
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ from gauntlet_jax.storage.digest import named_leaves, params_digest
 from gauntlet_jax.storage.failures import storage_failure
 from gauntlet_jax.storage.seal import BrokenSeal, check_seal, write_seal
 
+_ROOM = 2**20  # for what a checkpoint holds beside its arrays
 _FORMAT = 1
 _ITEMS = ("arrays", "state")
 
@@ -103,6 +106,11 @@ class Checkpoints:
             "layout": _layout(arrays),
             "state": _plain(state),
         }
+        # A disk that fills up under orbax fails in its threads, with hundreds of lines: look beforehand.
+        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)) + _ROOM
+        if shutil.disk_usage(self._folder).free < needed:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise storage_failure(full, f"checkpoint of round {round} needs {needed} bytes in {self._folder}")
         self._saving = round
         try:
             self._manager.save(

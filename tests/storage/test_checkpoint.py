@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import logging
 import resource
@@ -252,3 +253,15 @@ def test_bad_folders_and_arguments(tmp_path):
     with pytest.raises(ValueError, match="keep=0"):
         Checkpoints(tmp_path, keep=0)
     assert not logging.getLogger("absl").filters
+
+
+def test_a_disk_without_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(1, {"a": np.zeros(3, np.float32)}, {})
+        checkpoints.wait()
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
+        with pytest.raises(OSError, match=r"checkpoint of round 2 needs .* bytes") as caught:
+            checkpoints.save(2, {"a": np.zeros(3, np.float32)}, {})
+        assert caught.value.errno == errno.ENOSPC
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
