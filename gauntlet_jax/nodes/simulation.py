@@ -165,7 +165,11 @@ class Simulation:
 
         Returns:
           A line for each corrupt checkpoint that was passed over.
+
+        Raises:
+          ValueError: the ledger was edited since; the line names the entry.
         """
+        self._ledger.verify()
         found = self._checkpoints.restore_newest(self._arrays())
         if found is not None:
             self.round, arrays, state = found

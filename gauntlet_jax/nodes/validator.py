@@ -200,7 +200,7 @@ class Validator:
                     rank=ranks.get(i),
                     rating_mu=history.rating_mu,
                     rating_sigma=history.rating_sigma,
-                    loss_rating=history.rating_mu - 3 * history.rating_sigma,
+                    loss_rating=scoring.loss_rating_of(history),
                     proof_of_computation=history.proof,
                     evaluations=history.evaluations,
                     standing=history.standing,
@@ -229,7 +229,7 @@ class Validator:
 
     def _draw(self, round: int, closing: bytes, accepted: np.ndarray) -> np.ndarray:
         """S_t."""
-        ratings = np.array([h.rating_mu - 3 * h.rating_sigma for h in self.histories])
+        ratings = np.array([scoring.loss_rating_of(h) for h in self.histories])
         return scoring.draw_for_evaluation(
             ratings,
             round - 1 - self.evaluated_at,

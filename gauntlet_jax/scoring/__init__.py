@@ -11,7 +11,7 @@ from gauntlet_jax.scoring.fast_evaluation import Observation, Reason, Refusal, W
 from gauntlet_jax.scoring.loss_rating import Rating, initial_rating, loss_rating, ranks_from_scores, rate
 from gauntlet_jax.scoring.loss_score import assigned_loss_score, loss_score, random_loss_score, score_all
 from gauntlet_jax.scoring.overlap import index_overlap, later_of_pairs, overlapping_pairs
-from gauntlet_jax.scoring.peer_score import gated_peer_score, paper_peer_score, with_standing
+from gauntlet_jax.scoring.peer_score import gated_peer_score, loss_rating_of, paper_peer_score, with_standing
 from gauntlet_jax.scoring.proof_of_computation import bias_corrected, update_proof
 from gauntlet_jax.scoring.selection import draw_for_evaluation, top_g
 from gauntlet_jax.scoring.standing import update_standing
@@ -32,6 +32,7 @@ __all__ = [
     "initial_rating",
     "later_of_pairs",
     "loss_rating",
+    "loss_rating_of",
     "loss_score",
     "overlapping_pairs",
     "paper_peer_score",

@@ -21,7 +21,7 @@ def paper_peer_score(scores: Scores, history: PeerHistory) -> float:
       >= 0, finite. 0 for a new peer, whose LossRating and mu_p are 0.
     """
     del scores
-    return _positive(history.proof) * _positive(_loss_rating(history))
+    return _positive(history.proof) * _positive(loss_rating_of(history))
 
 
 def gated_peer_score(*, threshold: float = 0.5, gamma: float = 0.95) -> PeerScoreFn:
@@ -56,7 +56,7 @@ def gated_peer_score(*, threshold: float = 0.5, gamma: float = 0.95) -> PeerScor
 def _gated(scores: Scores, history: PeerHistory, *, threshold: float, gamma: float) -> float:
     del scores
     proof = _positive(bias_corrected(history.proof, history.evaluations, gamma=gamma))
-    return min(proof / threshold, 1.0) * _positive(_loss_rating(history))
+    return min(proof / threshold, 1.0) * _positive(loss_rating_of(history))
 
 
 def with_standing(score: float, history: PeerHistory) -> float:
@@ -72,7 +72,8 @@ def with_standing(score: float, history: PeerHistory) -> float:
     return _positive(score) * history.standing
 
 
-def _loss_rating(history: PeerHistory) -> float:
+def loss_rating_of(history: PeerHistory) -> float:
+    """``LossRating_p = mu_p - 3 sigma_p`` from a row of a validator's state, in units of mu; 0 for a new peer."""
     return history.rating_mu - 3.0 * history.rating_sigma
 
 

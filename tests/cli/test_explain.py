@@ -76,6 +76,7 @@ def test_the_story_of_an_honest_peer(run, capsys):
     [
         ({"payable": False, "evaluations": 3}, "in its warm-up (3 evaluations so far, 15 needed)"),
         ({"payable": False, "proof_of_computation": 0.1}, "is not above the gate 0.2"),
+        ({"payable": False, "proof_of_computation": 0.9}, "was refused or overlaps with another's"),
         ({"peer_score": 0.0, "loss_rating": -1.0}, "its LossRating -1.00 is not above 0"),
         ({"peer_score": 0.0, "proof_of_computation": -0.5}, "its proof -0.50 is not above 0"),
         ({"incentive": 1e-9}, "less than one unit"),

@@ -1,6 +1,9 @@
 import dataclasses
+import sqlite3
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from gauntlet_jax.build import build_simulation
 from gauntlet_jax.config import PeerConfig
@@ -96,3 +99,23 @@ def test_without_a_checkpoint_a_run_starts_at_its_beginning(tiny, started):
     simulation = started(tiny())
     assert simulation.restore() == []
     assert simulation.round == 0
+
+
+def test_a_run_does_not_go_on_over_an_edited_ledger(tiny, tmp_path: Path):
+    config = tiny(store="file")
+    with closing(build_simulation(config, tmp_path)) as simulation:
+        simulation.run_round()
+        simulation.save_checkpoint()
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database:
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        triggers = database.execute(query).fetchall()
+        for name, _ in triggers:
+            database.execute(f"DROP TRIGGER {name}")
+        database.execute(
+            "UPDATE entries SET body = replace(body, '1', '2') WHERE seq = (SELECT max(seq) FROM entries)"
+        )
+        for _, statement in triggers:
+            database.execute(statement)
+        database.commit()
+    with pytest.raises(ValueError, match="entry"), closing(build_simulation(config, tmp_path)) as resumed:
+        resumed.restore()
