@@ -45,6 +45,34 @@ class PeerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ValidatorConfig:
+    """One validator of a run.
+
+    Attributes:
+      name: its public name; a single process judges as the first one.
+      stake: its weight when records become final; the largest leads.
+      key: its public key (64 hexadecimal characters); None gives the name to the first key that registers it.
+    """
+
+    name: str = "validator"
+    stake: float = 1.0
+    key: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalityConfig:
+    """When a validator's record of a round becomes the final one, where validators are processes.
+
+    Attributes:
+      succession_seconds: T: the validator of the next lower stake may post so much later.
+      veto_seconds: V: more than half the stake may reject a posted record within this time.
+    """
+
+    succession_seconds: float = 5.0
+    veto_seconds: float = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """What is trained on.
 
@@ -155,6 +183,12 @@ class Config:
       rewards: how they are paid.
       times: length of a round and its put window.
       mesh: devices.
+      validators: who judges, by name and stake.
+      slots: places for peers, taken or not; None has one for each of ``peers``. Strangers may join a shared run up to it.
+      commit_reveal: peers commit to their artifacts before anyone may show one, so there is nothing to copy in time.
+      beacon: "seeded" can be foretold by whoever knows the seed, as in a simulation; "ledger" by nobody (processes only).
+      finality: when a record is final, where validators are processes.
+      artifacts_kept: rounds that a peer's own process keeps its artifacts.
       store: "file" keeps the round artifacts in the run folder, "memory" forgets them.
       heldout_every: rounds between two measurements of the held-out loss.
       checkpoint_every: rounds between two checkpoints.
@@ -179,6 +213,12 @@ class Config:
     rewards: RewardRules = RewardRules()
     times: RoundTimes = RoundTimes()
     mesh: MeshConfig = MeshConfig()
+    validators: tuple[ValidatorConfig, ...] = (ValidatorConfig(),)
+    slots: int | None = None
+    commit_reveal: bool = False
+    beacon: Literal["seeded", "ledger"] = "seeded"
+    finality: FinalityConfig = FinalityConfig()
+    artifacts_kept: int = 100
     store: Literal["file", "memory"] = "file"
     heldout_every: int = 1
     checkpoint_every: int = 10
@@ -201,6 +241,7 @@ def check(config: Config) -> None:
         "heldout_every": config.heldout_every,
         "checkpoint_every": config.checkpoint_every,
         "checkpoints_kept": config.checkpoints_kept,
+        "artifacts_kept": config.artifacts_kept,
         "data.length": data.length,
         "data.batch": data.batch,
         "data.capacity": data.capacity,
@@ -227,10 +268,17 @@ def check(config: Config) -> None:
         "validator.max_sync_score": (rules.max_sync_score, math.inf),
         "validator.slash_factor": (rules.slash_factor, 1.0),
         "rewards.power": (rewards.power, math.inf),
+        "finality.succession_seconds": (config.finality.succession_seconds, math.inf),
+        "finality.veto_seconds": (config.finality.veto_seconds, math.inf),
+        **{f"validators: {v.name}'s stake": (v.stake, math.inf) for v in config.validators},
     }
     for name, (value, below) in above.items():
         if not 0 < value < below:
             raise ValueError(f"{name}: {value} must be above 0 and below {below}")
+    if slots_of(config) < len(config.peers):
+        raise ValueError(f"slots: {config.slots} is less than the {len(config.peers)} peers that have one")
+    if not config.validators:
+        raise ValueError("validators: a run needs at least one")
     taken = {"assigned", "random"} & set(config.scores)
     if taken:
         raise ValueError(f"scores: {', '.join(sorted(taken))} is a name of the built-in scores, give another")
@@ -256,23 +304,32 @@ def check(config: Config) -> None:
         )
 
 
+def slots_of(config: Config) -> int:
+    """Places for peers in the assignment of data."""
+    return len(config.peers) if config.slots is None else config.slots
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError if a node cannot be called so: its name is one of a folder too."""
+    if name == RESERVE or re.fullmatch(r"\w[\w.-]{0,63}", name, re.ASCII) is None:
+        raise ValueError(
+            f"the name {name[:80]!r} must be 1 to 64 letters, digits, _ . or -, and not {RESERVE!r}"
+        )
+
+
 def behaviors_of(config: Config) -> dict[PeerId, Behavior]:
     """The peers' behaviors by name.
 
     Raises:
       ValueError: a name, a behavior, its data or its time of upload is not possible; the line names the peer.
     """
-    names = [peer.name for peer in config.peers]
-    if not names:
+    if not config.peers:
         raise ValueError("peers: a run needs at least one")
+    names = [*(peer.name for peer in config.peers), *(validator.name for validator in config.validators)]
     if len(set(names)) < len(names):
-        raise ValueError(f"peers: names must differ, {names} do not")
+        raise ValueError(f"peers, validators: names must differ, {names} do not")
     for name in names:
-        # It names a folder of the store too.
-        if name == RESERVE or re.fullmatch(r"\w[\w.-]{0,63}", name) is None:
-            raise ValueError(
-                f"peers: the name {name[:80]!r} must be 1 to 64 letters, digits, _ . or -, and not {RESERVE!r}"
-            )
+        check_name(name)
     found = {}
     for peer in config.peers:
         behavior = BEHAVIORS.get(peer.behavior) if isinstance(peer.behavior, str) else peer.behavior

@@ -26,7 +26,7 @@ TINY = Config(
 # A piece of the line -> what is changed. None of these needs the corpus.
 WRONG = {
     "peers: a run needs at least one": {"peers": ()},
-    "peers: names must differ": {"peers": (PeerConfig("ada"), PeerConfig("ada"))},
+    "peers, validators: names must differ": {"peers": (PeerConfig("ada"), PeerConfig("ada"))},
     "peers: ada has the unknown behavior 'greedy'; known are honest": {
         "peers": (PeerConfig("ada", "greedy"),)
     },

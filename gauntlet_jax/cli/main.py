@@ -13,6 +13,9 @@ from gauntlet_jax.cli.run_folder import UsageError
 
 COMMANDS: Mapping[str, str] = {
     "simulate": "train a model with honest and cheating peers, score them, pay them",
+    "ledger": "keep the ledger of a shared run, or look at one",
+    "peer": "take part in a shared run as a peer: train, compress, upload, be paid",
+    "validator": "take part in a shared run as a validator: judge, post, veto",
     "report": "write a run as one self-contained HTML page",
     "explain": "say why a peer was paid what it was paid, in the whole run or in one round",
 }

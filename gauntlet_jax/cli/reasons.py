@@ -13,11 +13,14 @@ from gauntlet_jax.nodes.record import PeerRecord, RoundRecord
 
 REFUSALS: Mapping[str, str] = {
     "missing": "it uploaded nothing",
+    "unreachable": "its bucket did not answer",
     "early": "its upload came before the put window opened",
     "late": "its upload came after the put window closed",
     "malformed": "its artifact was not well-formed",
     "out_of_sync": "its probe showed parameters that are not this round's",
     "duplicate": "its payload was the same as another peer's, which came first",
+    "uncommitted": "it had not committed to it in time",
+    "altered": "it had changed an artifact that was judged already",
 }
 
 

@@ -6,8 +6,6 @@ Whatever a user can mend ends in one line and exit code 2. Ctrl-C lets the round
 
 import importlib
 import json
-import logging
-import os
 import shlex
 import signal
 import threading
@@ -19,7 +17,7 @@ from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 
-from gauntlet_jax.cli import leaderboard, overrides, report, run_folder
+from gauntlet_jax.cli import leaderboard, libraries, overrides, report, run_folder
 from gauntlet_jax.cli.run_folder import UsageError
 from gauntlet_jax.nodes.record import RoundRecord, to_json
 
@@ -81,7 +79,7 @@ def run(arguments: Sequence[str]) -> int:
     path, *rest = arguments
     if path.startswith("-"):
         raise UsageError(f"the config comes first: gauntlet simulate CONFIG {' '.join(arguments)}")
-    _quiet_libraries()
+    libraries.quiet()
     configs = importlib.import_module("gauntlet_jax.config")
     program = f"gauntlet simulate {path}"
     loaded = overrides.load_config(path, configs.Config)
@@ -314,14 +312,3 @@ def _default_folder(name: str) -> Path:
     if Path(name).name != name:
         raise UsageError(f"the config's name {name!r} cannot name a folder: give --out, or --name")
     return Path("runs") / name
-
-
-def _quiet_libraries() -> None:
-    """Keeps compiled programs between runs, and the libraries' chatter away from the leaderboard."""
-    jax = importlib.import_module("jax")
-    if jax.config.jax_compilation_cache_dir is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "gauntlet_jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    for name in ("absl", "orbax", "jax", "tensorstore"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and said in one line

@@ -52,7 +52,7 @@ def flipped_gradient(turn: Turn, gradient: Params) -> Params:
 
 def best_of_the_others(turn: Turn, arrays: Arrays) -> Arrays:
     """The artifact of the best-paid peer that has uploaded; its own where nobody has."""
-    return next((theirs for _, theirs in turn.others()), arrays)
+    return next((theirs for _, theirs in turn.others(0)), arrays)
 
 
 def remember_past_rounds(params: Params) -> tuple[Params, ...]:

@@ -5,7 +5,10 @@ closed, decides who is evaluated and on which random data.
 """
 
 import hashlib
-from typing import Protocol
+from typing import Literal, Protocol
+
+from gauntlet_jax.rewards.beacon_chain import leads_to
+from gauntlet_jax.rewards.ledger import SharedLedger
 
 
 class Beacon(Protocol):
@@ -33,6 +36,48 @@ class SeededBeacon:
     def closing(self, round: int) -> bytes:
         """sha256 of the seed, the round and the phase."""
         return derive(b"gauntlet seeded beacon", self._seed, round, "closing")
+
+
+class LedgerBeacon:
+    """A beacon that a ledger releases link by link, each checked against the anchor in the run's terms.
+
+    Seconds before its time nobody but the ledger's keeper knows a link; and the keeper cannot choose it any more.
+    """
+
+    def __init__(self, ledger: SharedLedger) -> None:
+        """A beacon of a run.
+
+        Args:
+          ledger: of the run, whose terms have an anchor.
+        """
+        self._ledger = ledger
+        self._known: tuple[int, bytes] | None = None
+
+    def opening(self, round: int) -> bytes:
+        """Raises ``NotYetKnown`` before its time, ValueError if the ledger gives another than it is bound to."""
+        return self._link(round, "opening")
+
+    def closing(self, round: int) -> bytes:
+        """Raises as ``opening``."""
+        return self._link(round, "closing")
+
+    def _link(self, round: int, phase: Literal["opening", "closing"]) -> bytes:
+        link = self._ledger.beacon(round, phase)
+        index = 2 * round + (phase == "closing")
+        if self._known is None:
+            self._known = (-1, bytes.fromhex(self._ledger.terms()["anchor"]))
+        known_index, known = self._known
+        if index > known_index:
+            if not leads_to(link, known, index - known_index):
+                raise ValueError(
+                    f"the ledger's {phase} beacon of round {round} is not the one that it is bound to"
+                )
+            self._known = (index, link)
+        elif not leads_to(known, link, known_index - index):
+            raise ValueError(
+                f"the ledger's {phase} beacon of round {round} is not the one that it is bound to"
+            )
+        return link
 
 
 def derive(beacon: bytes, *parts: str | int) -> bytes:

@@ -35,26 +35,34 @@ class RoundTimes:
     """How a round is cut up: seconds from its beginning.
 
     Attributes:
-      seconds: length of a round; validators judge at its end.
+      seconds: length of a round; validators judge between the put window's close and its end.
       opens: when the put window opens.
       closes: when it closes.
+      commit_opens: when the window for commits opens, where commit-reveal is on.
+      commit_closes: when it closes, at the latest as the put window opens.
     """
 
     seconds: float = 60.0
     opens: float = 30.0
     closes: float = 50.0
+    commit_opens: float = 0.0
+    commit_closes: float = 30.0
 
     def __post_init__(self):
         if not 0 <= self.opens < self.closes < self.seconds:
             raise ValueError(
                 f"round times: 0 <= opens ({self.opens}) < closes ({self.closes}) < seconds ({self.seconds}) must hold"
             )
+        if not 0 <= self.commit_opens < self.commit_closes <= self.opens:
+            raise ValueError(
+                f"round times: 0 <= commit_opens ({self.commit_opens}) < commit_closes ({self.commit_closes})"
+                f" <= opens ({self.opens}) must hold"
+            )
 
-    def window(self, round: int) -> Window:
-        """The put window of round t, in seconds since genesis."""
-        start = round * self.seconds
+    def window(self, start: float) -> Window:
+        """The put window of the round that begins at ``start``, in seconds of the same clock."""
         return Window(start + self.opens, start + self.closes)
 
-    def end(self, round: int) -> float:
-        """When round t is over, in seconds since genesis."""
-        return (round + 1) * self.seconds
+    def commit_window(self, start: float) -> Window:
+        """The window for commits of the round that begins at ``start``."""
+        return Window(start + self.commit_opens, start + self.commit_closes)

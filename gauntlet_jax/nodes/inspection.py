@@ -1,7 +1,13 @@
-"""Fast evaluation at work: what a stranger uploaded, looked at step by step and refused at the first fault."""
+"""Fast evaluation at work: what strangers uploaded, looked at step by step and refused at the first fault.
+
+Waiting for their buckets goes on side by side and within deadlines, so that a slow one delays nobody; checking what came is
+done one artifact at a time, and what passes is put aside on disk, so that memory does not grow with the peers.
+"""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -9,29 +15,77 @@ import numpy as np
 
 from gauntlet_jax import scoring
 from gauntlet_jax.compression import Format, SparseTensor
+from gauntlet_jax.nodes.beacon import derive_int
 from gauntlet_jax.nodes.peer import Opening, artifact_key, probe_key
+from gauntlet_jax.nodes.stopwatch import Stopwatch
 from gauntlet_jax.storage.artifact import (
     PROBE,
     MalformedArtifact,
+    MissingArtifact,
+    OutsideWindow,
+    Received,
     Schema,
-    head_artifact,
+    last_change,
     payload_digest,
     read_artifact,
 )
-from gauntlet_jax.storage.bucket import Bucket
+from gauntlet_jax.storage.bucket import ReadableBucket
+from gauntlet_jax.storage.commit import Commit, MissingCommit, read_commit, reveals
+from gauntlet_jax.storage.spool import Spool
 from gauntlet_jax.types import Params, PeerId, PseudoGradient
+
+_NO_ANSWER = "its bucket did not answer in time"
+
+
+class Member(NamedTuple):
+    """A registered peer, as a validator knows it.
+
+    Attributes:
+      name: its public name.
+      slot: its place in the assignment.
+      bucket: its public bucket, to read.
+      public_key: what it signs with.
+    """
+
+    name: PeerId
+    slot: int
+    bucket: ReadableBucket
+    public_key: str
 
 
 class Seen(NamedTuple):
-    """What was seen of one peer's artifact; None where it does not exist or could not be read."""
+    """What was seen of one peer's artifact; None where it does not exist or could not be read.
+
+    Attributes:
+      uploaded_at: the provider's time, seconds of the run's clock.
+      committed_at: the same of its commit; None where commit-reveal is off.
+      bytes: its size as stored.
+      declared: sequences that it says it trained on.
+      digest: of its payload.
+      sync_score: distance of its probe, in signed steps.
+      malformed, unreachable, uncommitted: what is wrong with it, its bucket or its commit, as one clause.
+    """
 
     uploaded_at: float | None = None
+    committed_at: float | None = None
     bytes: int | None = None
     declared: int | None = None
     digest: str | None = None
-    sent: PseudoGradient | None = None
     sync_score: float | None = None
     malformed: str | None = None
+    unreachable: str | None = None
+    uncommitted: str | None = None
+
+
+class _Fetched(NamedTuple):
+    """What came from a bucket, unchecked but for its form."""
+
+    received: Received | None = None
+    commit: Commit | None = None
+    uploaded_at: float | None = None
+    malformed: str | None = None
+    unreachable: str | None = None
+    uncommitted: str | None = None
 
 
 class Inspector:
@@ -39,7 +93,6 @@ class Inspector:
 
     def __init__(
         self,
-        buckets: Mapping[PeerId, Bucket],
         *,
         schema: Schema,
         unpack: Callable[..., tuple[PseudoGradient, Any]],
@@ -47,98 +100,237 @@ class Inspector:
         batch: int,
         max_declared: int,
         max_sync_score: float,
+        stopwatch: Stopwatch,
+        readers: int = 1,
+        wait_seconds: float | None = None,
     ):
         """An inspector for one kind of artifact.
 
         Args:
-          buckets: by peer, to read.
           schema: of an artifact's arrays.
           unpack: ``arrays -> (pseudo_gradient, well_formed)``, compiled.
           probe: ``(params, key) -> probe``, compiled.
           batch: the fewest sequences that a peer may declare.
           max_declared: the most.
           max_sync_score: largest accepted distance of a probe, in signed steps.
+          stopwatch: counts "storage" (waiting for buckets).
+          readers: buckets that are read side by side; 1 reads them one by one in this thread.
+          wait_seconds: with several readers, how long one round's reading may take in all; who has not answered by then
+            is refused. None waits for everybody.
         """
-        self._buckets = buckets
         self._schema = schema
         self._unpack = unpack
         self._probe = probe
         self._batch = batch
         self._max_declared = max_declared
         self._max_sync_score = max_sync_score
+        self._stopwatch = stopwatch
+        self._readers = readers
+        self._wait_seconds = wait_seconds
+        self._spool = Spool({name: spec for name, spec in schema.items() if name != PROBE})
+        self._pool = ThreadPoolExecutor(readers, "bucket") if readers > 1 else None
+        self._timeouts: dict[PeerId, int] = {}
 
-    def look(self, opening: Opening, params: Params, peer: PeerId) -> Seen:
-        """Presence and time, then form, then the probe: each only where the one before held."""
-        bucket, key = self._buckets[peer], artifact_key(opening.round)
-        head = head_artifact(bucket, key, self._schema)
-        if head is None:
-            return Seen()
-        seen = Seen(uploaded_at=head.last_modified, bytes=head.size)
-        if not opening.window.opens <= head.last_modified <= opening.window.closes:
-            return seen
-        try:
-            return self._read(opening, params, peer, seen)
-        except MalformedArtifact as malformed:
-            return seen._replace(malformed=malformed.reason)
-        except OSError:
-            # Whose provider fails has chosen it: one bad bucket must not stop a round.
-            return seen._replace(malformed="its bucket could not be read")
+    def look(self, opening: Opening, params: Params, members: Sequence[Member]) -> dict[int, Seen]:
+        """Presence, time, form, commit, probe: each only where the one before held.
 
-    def _read(self, opening: Opening, params: Params, peer: PeerId, seen: Seen) -> Seen:
-        """The content of an artifact that came in time; raises MalformedArtifact."""
-        arrays, manifest = read_artifact(
-            self._buckets[peer],
-            artifact_key(opening.round),
-            self._schema,
-            run=opening.run,
-            round=opening.round,
-            peer=peer,
-            max_declared=self._max_declared,
-        )
-        if manifest.declared < self._batch:
-            # Fewer would be fitted the more closely, and prove computation too cheaply.
-            raise MalformedArtifact(f"it declares fewer than {self._batch} sequences")
-        sent, well_formed = self._unpack({name: array for name, array in arrays.items() if name != PROBE})
-        if not well_formed:
-            raise MalformedArtifact("its indices or values are out of range")
-        own_probe = self._probe(params, probe_key(opening.beacon, peer))
-        distance = scoring.sync_score(own_probe, arrays[PROBE], opening.step_size)
-        return seen._replace(
-            declared=manifest.declared,
-            digest=payload_digest(arrays),
-            sent=sent,
-            sync_score=float(distance),
-        )
+        Returns:
+          What was seen, by slot. The payloads of those with a digest can be had from ``sent`` until the next look.
+        """
+        return {
+            member.slot: self._check(opening, params, member, fetched)
+            for member, fetched in self._fetch_all(opening, members)
+        }
+
+    def sent(self, slot: int) -> PseudoGradient:
+        """The pseudo-gradient of a peer whose artifact had a digest in the last look."""
+        return self._unpack(self._spool.get(slot))[0]
+
+    def changed(self, opening: Opening, members: Sequence[Member]) -> dict[PeerId, str]:
+        """Who has changed an artifact since its window closed: their names, with a clause that says which.
+
+        Args:
+          opening: of a round that is over.
+          members: those whose artifacts were accepted in it.
+        """
+        found = {}
+        for member in members:
+            try:
+                at = last_change(member.bucket, artifact_key(opening.round), self._schema)
+            except OSError:
+                continue  # a bucket that fails now has been judged already
+            if at is not None and at >= opening.window.closes:
+                found[member.name] = (
+                    f"its artifact of round {opening.round} was changed after it had been judged"
+                )
+        return found
 
     def fast_evaluation(
-        self, opening: Opening, peers: Sequence[PeerId], seen: Sequence[Seen]
-    ) -> list[scoring.Refusal | None]:
-        """F_t: everybody, cheaply. Duplicates are folded among those that nothing else speaks against."""
+        self, opening: Opening, members: Sequence[Member], seen: dict[int, Seen], altered: dict[PeerId, str]
+    ) -> dict[int, scoring.Refusal | None]:
+        """F_t: everybody, cheaply. Duplicates are folded among those that nothing else speaks against.
+
+        Args:
+          opening: the round.
+          members: who is registered.
+          seen: from ``look``.
+          altered: peers that changed an earlier artifact after it was judged, with a clause that says which.
+        """
         check = functools.partial(scoring.refusal, window=opening.window, max_sync_score=self._max_sync_score)
-        alone = [
-            check(scoring.Observation(s.uploaded_at, s.malformed, s.sync_score, duplicate_of=None))
-            for s in seen
-        ]
+
+        def observe(member: Member, duplicate_of: PeerId | None) -> scoring.Refusal | None:
+            s = seen[member.slot]
+            return check(
+                scoring.Observation(
+                    s.uploaded_at,
+                    s.malformed,
+                    s.sync_score,
+                    duplicate_of,
+                    s.unreachable,
+                    s.uncommitted,
+                    altered.get(member.name),
+                )
+            )
+
+        alone = [observe(member, None) for member in members]
+        mine = [seen[member.slot] for member in members]
         owners = scoring.first_of_duplicates(
-            [s.digest if refusal is None else None for s, refusal in zip(seen, alone, strict=True)],
-            [s.uploaded_at for s in seen],
+            [s.digest if refusal is None else None for s, refusal in zip(mine, alone, strict=True)],
+            [s.uploaded_at if s.committed_at is None else s.committed_at for s in mine],
+            tiebreak=[derive_int(opening.beacon, "first", member.name, bits=63) for member in members],
         )
-        return [
-            refusal
-            if owner is None
-            else check(scoring.Observation(s.uploaded_at, s.malformed, s.sync_score, peers[owner]))
-            for s, refusal, owner in zip(seen, alone, owners, strict=True)
-        ]
-
-    def nothing(self) -> PseudoGradient:
-        """A pseudo-gradient of zeros, which stands where nobody sent one."""
-        arrays = {
-            name: np.zeros(spec.shape, spec.dtype) for name, spec in self._schema.items() if name != PROBE
+        return {
+            member.slot: refusal if owner is None else observe(member, members[owner].name)
+            for member, refusal, owner in zip(members, alone, owners, strict=True)
         }
-        return self._unpack(arrays)[0]
+
+    def _fetch_all(self, opening: Opening, members: Sequence[Member]) -> Iterator[tuple[Member, _Fetched]]:
+        if self._pool is None:
+            for member in members:
+                with self._stopwatch.measure("storage"):
+                    fetched = self._fetch(opening, member)
+                yield member, fetched
+            return
+        # Who was slow before comes last: it may then use up its own time, not that of others.
+        waiting = deque(sorted(members, key=lambda member: self._timeouts.get(member.name, 0)))
+        began = self._stopwatch.now()
+        running: deque[tuple[Member, Future[_Fetched]]] = deque()
+        while waiting or running:
+            # Twice the readers are under way: enough to keep them busy, and a bound on what is held in memory.
+            while waiting and len(running) < 2 * self._readers:
+                member = waiting.popleft()
+                running.append((member, self._pool.submit(self._fetch, opening, member)))
+            member, future = running.popleft()
+            left = (
+                None
+                if self._wait_seconds is None
+                else max(0.0, began + self._wait_seconds - self._stopwatch.now())
+            )
+            with self._stopwatch.measure("storage"):
+                try:
+                    fetched = future.result(timeout=left)
+                except TimeoutError:
+                    future.cancel()
+                    fetched = _Fetched(unreachable=_NO_ANSWER)
+            slow = fetched.unreachable == _NO_ANSWER
+            self._timeouts[member.name] = self._timeouts.get(member.name, 0) + 1 if slow else 0
+            yield member, fetched
+
+    def _fetch(self, opening: Opening, member: Member) -> _Fetched:
+        """Everything that waits for a bucket; raises nothing that a peer could cause."""
+        key = artifact_key(opening.round)
+        try:
+            received = read_artifact(
+                member.bucket,
+                key,
+                self._schema,
+                run=opening.run,
+                round=opening.round,
+                peer=member.name,
+                public_key=member.public_key,
+                max_declared=self._max_declared,
+                window=opening.window,
+            )
+        except MissingArtifact:
+            return _Fetched()
+        except OutsideWindow as outside:
+            return _Fetched(uploaded_at=outside.uploaded_at)
+        except MalformedArtifact as malformed:
+            return _Fetched(malformed=malformed.reason)
+        except OSError:
+            # Whose provider fails has chosen it: one bad bucket must not stop a round.
+            return _Fetched(unreachable="its bucket could not be read")
+        if opening.commits is None:
+            return _Fetched(received)
+        try:
+            commit = read_commit(
+                member.bucket,
+                key,
+                run=opening.run,
+                round=opening.round,
+                peer=member.name,
+                public_key=member.public_key,
+            )
+        except MissingCommit:
+            return _Fetched(received, uncommitted="no commit in its bucket")
+        except MalformedArtifact as malformed:
+            return _Fetched(received, uncommitted=f"its commit: {malformed.reason}")
+        except OSError:
+            return _Fetched(received, uncommitted="its commit could not be read")
+        return _Fetched(received, commit)
+
+    def _check(self, opening: Opening, params: Params, member: Member, fetched: _Fetched) -> Seen:
+        """The content of what came."""
+        received = fetched.received
+        if received is None:
+            return Seen(
+                uploaded_at=fetched.uploaded_at,
+                malformed=fetched.malformed,
+                unreachable=fetched.unreachable,
+            )
+        manifest, arrays = received.manifest, dict(received.arrays)
+        seen = Seen(uploaded_at=received.uploaded_at, bytes=received.bytes)
+        if manifest.declared < self._batch:
+            # Fewer would be fitted the more closely, and prove computation too cheaply.
+            return seen._replace(malformed=f"it declares fewer than {self._batch} sequences")
+        probe = arrays.pop(PROBE)
+        if not self._unpack(arrays)[1]:
+            return seen._replace(malformed="its indices or values are out of range")
+        digest = payload_digest(arrays)
+        uncommitted = self._uncommitted(opening, member, fetched, digest)
+        self._spool.put(member.slot, arrays)
+        own_probe = self._probe(params, probe_key(opening.beacon, member.name))
+        return seen._replace(
+            committed_at=None if fetched.commit is None else fetched.commit.committed_at,
+            declared=manifest.declared,
+            digest=digest,
+            sync_score=float(scoring.sync_score(own_probe, probe, opening.step_size)),
+            uncommitted=uncommitted,
+        )
+
+    def _uncommitted(self, opening: Opening, member: Member, fetched: _Fetched, digest: str) -> str | None:
+        """What is wrong with a commit, where there must be one."""
+        commit, received = fetched.commit, fetched.received
+        if opening.commits is None or commit is None or received is None:
+            return fetched.uncommitted
+        at = commit.committed_at
+        if at < opening.commits.opens:
+            return f"it committed {opening.commits.opens - at:.1f} s before it could know the round"
+        if at >= opening.commits.closes:
+            return f"it committed {at - opening.commits.closes:.1f} s after the window for commits had closed"
+        salt = bytes.fromhex(received.manifest.salt)
+        if not reveals(commit.commit, opening.run, opening.round, member.public_key, salt, digest):
+            return "its commit is to another artifact"
+        return None
 
 
-def wide_indices(fmt: Format, sent: PseudoGradient | None) -> np.ndarray | None:
+def nothing_sent(schema: Schema, unpack: Callable[..., tuple[PseudoGradient, Any]]) -> PseudoGradient:
+    """A pseudo-gradient of zeros, which stands where nobody sent one."""
+    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in schema.items() if name != PROBE}
+    return unpack(arrays)[0]
+
+
+def wide_indices(fmt: Format, sent: PseudoGradient) -> np.ndarray | None:
     """The indices of the blocks of which at most an eighth is sent: int32[chunks, k], or None without such blocks."""
     leaves = jax.tree.leaves(sent, is_leaf=lambda node: isinstance(node, SparseTensor))
     wide = [

@@ -5,6 +5,7 @@ never imports what judges it.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +15,17 @@ from jaxtyping import Array
 
 from gauntlet_jax.nodes.beacon import derive_int
 from gauntlet_jax.scoring import Window
-from gauntlet_jax.storage.artifact import PROTOCOL, Manifest, array_digests, write_artifact
+from gauntlet_jax.storage.artifact import (
+    PROBE,
+    PROTOCOL,
+    Manifest,
+    array_digests,
+    payload_digest,
+    write_artifact,
+)
 from gauntlet_jax.storage.bucket import Bucket
+from gauntlet_jax.storage.commit import commit_digest, write_commit
+from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.training.assignment import Assignment
 from gauntlet_jax.training.train_step import LocalTraining
 from gauntlet_jax.types import Batch, Params, PeerId
@@ -29,7 +39,8 @@ class Opening(NamedTuple):
     Attributes:
       run: the run's name, which every artifact repeats.
       round: t.
-      window: the put window, seconds since genesis.
+      window: the put window, in seconds of the run's clock.
+      commits: the window for commits; None where commit-reveal is off.
       beacon: the opening beacon.
       step_size: alpha_t.
     """
@@ -37,6 +48,7 @@ class Opening(NamedTuple):
     run: str
     round: int
     window: Window
+    commits: Window | None
     beacon: bytes
     step_size: float
 
@@ -51,7 +63,8 @@ class Turn(NamedTuple):
       batch: sequences of one batch.
       assignment: SelectData.
       key: a PRNG key of its own for this round.
-      others: the other peers and the artifacts that they have uploaded so far, best paid first, read one by one.
+      others: ``rounds ago -> (peer, artifact)`` pairs: what the other peers' public buckets show by now of this round (0) or of
+        an earlier one, best paid first, read one by one.
     """
 
     opening: Opening
@@ -60,7 +73,7 @@ class Turn(NamedTuple):
     batch: int
     assignment: Assignment
     key: Array
-    others: Callable[[], Iterator[tuple[PeerId, Arrays]]]
+    others: Callable[[int], Iterator[tuple[PeerId, Arrays]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +86,8 @@ class Behavior:
       view: ``(memory, params) -> (params to train on, memory)``.
       data: ``(turn, count) -> window indices`` that it trains on.
       gradient: ``(turn, gradient) -> gradient`` that it compresses.
-      artifact: ``(turn, arrays) -> arrays`` that it uploads as its pseudo-gradient.
+      artifact: ``(turn, arrays) -> arrays`` that it makes its pseudo-gradient, and commits to where commit-reveal is on.
+      reveal: ``(turn, arrays) -> arrays`` that it uploads in their place; another one than committed to is refused.
       probe: ``(params it trained on, params of the round) -> params`` from which it takes its sync probe.
       uploads_at: when it uploads, as a part of the put window: 0 as it opens, 1 as it closes; None never.
     """
@@ -86,8 +100,27 @@ class Behavior:
     )
     gradient: Callable[[Turn, Params], Params] = lambda turn, gradient: gradient
     artifact: Callable[[Turn, Arrays], Arrays] = lambda turn, arrays: arrays
+    reveal: Callable[[Turn, Arrays], Arrays] = lambda turn, arrays: arrays
     probe: Callable[[Params, Params], Params] = lambda seen, current: seen
     uploads_at: float | None = 0.5
+
+
+class Contribution(NamedTuple):
+    """What a peer has made in a round and not uploaded yet.
+
+    Attributes:
+      turn: the round as it sees it.
+      arrays: its pseudo-gradient.
+      probe: its sync probe.
+      declared: sequences that it declares.
+      salt: 32 bytes that nobody else knows before the upload.
+    """
+
+    turn: Turn
+    arrays: Arrays
+    probe: np.ndarray
+    declared: int
+    salt: bytes
 
 
 class PeerSteps(NamedTuple):
@@ -127,6 +160,7 @@ class Peer:
 
     def __init__(
         self,
+        identity: Identity,
         name: PeerId,
         slot: int,
         behavior: Behavior,
@@ -143,7 +177,8 @@ class Peer:
         """A peer at the start of a run.
 
         Args:
-          name: its public identity.
+          identity: its keys; what it uploads is signed with them.
+          name: its public name.
           slot: its place in the assignment.
           behavior: its stages.
           params: theta_0.
@@ -155,6 +190,7 @@ class Peer:
           seed: of its own randomness.
           others: ``(itself, round) -> (name, artifact)`` pairs of the other peers' public buckets.
         """
+        self._identity = identity
         self.name = name
         self.slot = slot
         self.behavior = behavior
@@ -172,12 +208,12 @@ class Peer:
         self._others = others
 
     def upload_time(self, window: Window) -> float | None:
-        """When it uploads, in seconds since genesis; None if it does not."""
+        """When it uploads, in seconds of the run's clock; None if it does not."""
         part = self.behavior.uploads_at
         return None if part is None else window.opens + part * (window.closes - window.opens)
 
-    def contribute(self, opening: Opening, params: Params) -> None:
-        """Trains, compresses and uploads; ``params`` is theta_t as an honest node holds it."""
+    def prepare(self, opening: Opening, params: Params) -> Contribution:
+        """Trains and compresses; ``params`` is theta_t as an honest node holds it. Its state moves on by a round."""
         behavior, steps = self.behavior, self._steps
         turn = Turn(
             opening,
@@ -186,7 +222,7 @@ class Peer:
             self._batch,
             self._assignment,
             jax.random.fold_in(self._key, opening.round),
-            lambda: self._others(self.name, opening.round),
+            lambda ago: self._others(self.name, opening.round - ago),
         )
         seen, memory = behavior.view(self.state["memory"], params)
         declared = behavior.batches * self._batch
@@ -196,6 +232,48 @@ class Peer:
         self.state = {"residual": residual, "training": training, "memory": memory}
         arrays = behavior.artifact(turn, {name: np.asarray(array) for name, array in packed.items()})
         shown = behavior.probe(seen, params)
-        arrays = {**arrays, "probe": np.asarray(steps.probe(shown, probe_key(opening.beacon, self.name)))}
-        manifest = Manifest(opening.run, opening.round, self.name, declared, PROTOCOL, array_digests(arrays))
-        write_artifact(self._bucket, artifact_key(opening.round), arrays, manifest)
+        probe = np.asarray(steps.probe(shown, probe_key(opening.beacon, self.name)))
+        return Contribution(turn, arrays, probe, declared, self._salt(opening))
+
+    def commit(self, contribution: Contribution) -> None:
+        """Binds itself to what it will upload, without showing it."""
+        opening = contribution.turn.opening
+        write_commit(
+            self._bucket,
+            artifact_key(opening.round),
+            run=opening.run,
+            round=opening.round,
+            peer=self.name,
+            commit=commit_digest(
+                opening.run,
+                opening.round,
+                self._identity.public_key,
+                contribution.salt,
+                payload_digest(contribution.arrays),
+            ),
+            identity=self._identity,
+        )
+
+    def upload(self, contribution: Contribution) -> None:
+        """Shows what it has made."""
+        opening = contribution.turn.opening
+        arrays = {
+            **self.behavior.reveal(contribution.turn, contribution.arrays),
+            PROBE: contribution.probe,
+        }
+        manifest = Manifest(
+            opening.run,
+            opening.round,
+            self.name,
+            contribution.declared,
+            PROTOCOL,
+            array_digests(arrays),
+            contribution.salt.hex() if opening.commits else "",
+        )
+        write_artifact(self._bucket, artifact_key(opening.round), arrays, manifest, self._identity)
+
+    def _salt(self, opening: Opening) -> bytes:
+        """Known to the holder of the key alone, and the same after a restart."""
+        return hashlib.sha256(
+            self._identity.sign("salt", f"{opening.run}/{opening.round}".encode()).encode()
+        ).digest()

@@ -12,7 +12,7 @@ import optax
 from gauntlet_jax.compression.packing import Sizes
 from gauntlet_jax.nodes.beacon import Beacon
 from gauntlet_jax.nodes.clock import ManualClock, RoundTimes
-from gauntlet_jax.nodes.peer import Opening, Peer
+from gauntlet_jax.nodes.peer import Contribution, Opening, Peer
 from gauntlet_jax.nodes.record import RoundRecord, to_json
 from gauntlet_jax.nodes.stopwatch import Step, Stopwatch, compile_all
 from gauntlet_jax.nodes.validator import Validator
@@ -75,6 +75,7 @@ class Simulation:
         beacon: Beacon,
         clock: ManualClock,
         times: RoundTimes,
+        commit_reveal: bool,
         ledger: SqliteLedger,
         checkpoints: Checkpoints,
         heldout: Heldout,
@@ -98,6 +99,7 @@ class Simulation:
         self._beacon = beacon
         self._clock = clock
         self._times = times
+        self._commit_reveal = commit_reveal
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._heldout = heldout
@@ -116,15 +118,24 @@ class Simulation:
         t = self.round
         if self._initial_loss is None:
             self._initial_loss = self._heldout_loss(self.params)
-        window = self._times.window(t)
+        window = self._times.window(t * self._times.seconds)
+        commits = self._times.commit_window(t * self._times.seconds) if self._commit_reveal else None
         alpha = float(np.asarray(self._learning_rate(t)))
-        opening = Opening(self.name, t, window, self._beacon.opening(t), alpha)
+        opening = Opening(self.name, t, window, commits, self._beacon.opening(t), alpha)
         uploads = [(at, peer) for peer in self._peers if (at := peer.upload_time(window)) is not None]
-        for at, peer in sorted(uploads, key=lambda upload: upload[0]):
+        uploads.sort(key=lambda upload: upload[0])
+        prepared: dict[PeerId, Contribution] = {}
+        if commits is not None:
+            for _, peer in uploads:
+                self._clock.move_to((commits.opens + commits.closes) / 2)
+                prepared[peer.name] = peer.prepare(opening, self.params)
+                peer.commit(prepared[peer.name])
+        for at, peer in uploads:
             self._clock.move_to(at)
-            peer.contribute(opening, self.params)
+            # Without commits a peer makes its artifact as late as it can: a copier then sees what is there to copy.
+            peer.upload(prepared.get(peer.name) or peer.prepare(opening, self.params))
         # A late upload is there by then, and seen to be late.
-        self._clock.move_to(self._times.end(t))
+        self._clock.move_to((t + 1) * self._times.seconds)
         verdict = self._validator.judge(opening, self._beacon.closing(t), self.params)
         # The old parameters are donated: nobody may read them after this line.
         self.params = self._apply(self.params, verdict.update, np.float32(alpha))
@@ -226,7 +237,7 @@ class Simulation:
             "payout_total": sum(peer.payout for record in records for peer in record.peers),
             "reserve": sum(record.reserve for record in records),
             "validators": [{"name": self._validator.name, "stake": 1.0, "trust": 1.0, "dividends": 0.0}],
-            "peers": [_summary_of(name, records, second_half) for name in self._validator.peers],
+            "peers": [_summary_of(peer.name, records, second_half) for peer in last.peers],
         }
 
     def close(self) -> None:

@@ -3,29 +3,28 @@
 One method a stage, in the order of a round; every formula is called, none is written here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gauntlet_jax import scoring
 from gauntlet_jax.compression import Format
+from gauntlet_jax.nodes.aggregation import combine_sent
 from gauntlet_jax.nodes.beacon import derive_int
-from gauntlet_jax.nodes.inspection import Inspector, Seen, wide_indices
+from gauntlet_jax.nodes.inspection import Inspector, Member, Seen, nothing_sent, wide_indices
+from gauntlet_jax.nodes.memory import ASSIGNED, RANDOM, Memory
 from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.record import PeerRecord, finite_or_none
 from gauntlet_jax.nodes.rules import ValidatorRules
+from gauntlet_jax.nodes.stopwatch import Stopwatch
 from gauntlet_jax.rewards.incentive import incentives, split_emission
 from gauntlet_jax.rewards.rules import RewardRules
 from gauntlet_jax.storage.artifact import Schema
-from gauntlet_jax.storage.bucket import Bucket
 from gauntlet_jax.training.assignment import Assignment
 from gauntlet_jax.types import Batch, Params, PeerHistory, PeerId, PeerScoreFn, PseudoGradient
 
-RANDOM = "random"
-ASSIGNED = "assigned"
 BUILT_IN_SCORES = {ASSIGNED: scoring.assigned_loss_score, RANDOM: scoring.random_loss_score}
 
 
@@ -55,7 +54,7 @@ class Verdict(NamedTuple):
     """A validator's decisions in a round.
 
     Attributes:
-      peers: what it saw and decided of each.
+      peers: what it saw and decided of each registered one, by slot.
       update: the round's update, shaped like the parameters; all zero where nobody is aggregated.
       reserve: units that nobody may have.
     """
@@ -69,17 +68,14 @@ class Validator:
     """One validator of a run.
 
     Attributes:
-      histories: what it knows of each peer.
-      suspected: bool[peers, peers], the pairs whose indices overlapped too much in the last round.
-      evaluated_at: the last round in which each peer was evaluated, -1 before the first.
+      members: the registered peer of each slot, or None.
     """
 
     def __init__(
         self,
         name: str,
-        peers: Sequence[PeerId],
-        buckets: Mapping[PeerId, Bucket],
         *,
+        slots: int,
         rules: ValidatorRules,
         rewards: RewardRules,
         steps: ValidatorSteps,
@@ -89,14 +85,16 @@ class Validator:
         batch: int,
         batch_of: Callable[[np.ndarray], Batch],
         peer_score: PeerScoreFn,
+        stopwatch: Stopwatch,
         aggregate_for_scores: bool = False,
+        readers: int = 1,
+        wait_seconds: float | None = None,
     ):
-        """A validator at the start of a run.
+        """A validator at the start of a run, who knows no peer yet.
 
         Args:
           name: its identity; its draws depend on it.
-          peers: by slot of the assignment.
-          buckets: the peers' public buckets, to read.
+          slots: places for peers.
           rules: how it judges.
           rewards: how it pays.
           steps: compiled functions.
@@ -106,31 +104,34 @@ class Validator:
           batch: sequences of one batch.
           batch_of: window indices to a batch.
           peer_score: scores and history to PeerScore.
+          stopwatch: counts the time that it waits for buckets.
           aggregate_for_scores: whether a score reads ``ScoreInputs.aggregate``, which is then made each round.
+          readers, wait_seconds: how the peers' buckets are read (see ``Inspector``).
 
         Raises:
           ValueError: G is larger than the number of peers, or a rule is out of range.
         """
-        if not 1 <= rules.top_g <= len(peers):
+        if not 1 <= rules.top_g <= slots:
             raise ValueError(
-                f"validator.top_g: G = {rules.top_g} is larger than the number of peers, {len(peers)}"
+                f"validator.top_g: G = {rules.top_g} is larger than the number of peers, {slots}"
                 if rules.top_g > 0
                 else f"validator.top_g: G = {rules.top_g}, at least 1 peer must be aggregated"
             )
         self.name = name
-        self.peers = tuple(peers)
-        self.histories = [PeerHistory() for _ in peers]
-        self.suspected = np.zeros((len(peers), len(peers)), bool)
-        self.evaluated_at = np.full(len(peers), -1)
+        self.members: list[Member | None] = [None] * slots
+        self._memory = Memory(slots)
         self._inspector = Inspector(
-            buckets,
             schema=schema,
             unpack=steps.inspect,
             probe=steps.probe,
             batch=batch,
             max_declared=assignment.capacity,
             max_sync_score=rules.max_sync_score,
+            stopwatch=stopwatch,
+            readers=readers,
+            wait_seconds=wait_seconds,
         )
+        self._nothing = nothing_sent(schema, steps.inspect)
         self._rules = rules
         self._rewards = rewards
         self._steps = steps
@@ -141,46 +142,71 @@ class Validator:
         self._peer_score = peer_score
         self._aggregate_for_scores = aggregate_for_scores
 
-    def judge(self, opening: Opening, closing: bytes, params: Params) -> Verdict:
+    def admit(self, member: Member) -> None:
+        """Takes a registered peer into account from the next round on; again with another bucket if it moved."""
+        self.members[member.slot] = member
+
+    def changed(self, opening: Opening, names: Collection[PeerId]) -> dict[PeerId, str]:
+        """Which of some peers have changed what they published for a round that is over (see ``Inspector``)."""
+        members = [member for member in self.members if member is not None and member.name in names]
+        return self._inspector.changed(opening, members)
+
+    def judge(
+        self,
+        opening: Opening,
+        closing: bytes,
+        params: Params,
+        *,
+        altered: Mapping[PeerId, str] | None = None,
+    ) -> Verdict:
         """Decides a round whose put window has closed.
 
         Args:
           opening: what everybody knew when it opened.
           closing: the beacon that nobody knew before it closed.
           params: theta_t, not donated.
+          altered: peers that changed an earlier artifact after it had been judged, with a clause that says which.
         """
-        seen = [self._inspector.look(opening, params, peer) for peer in self.peers]
-        refusals = self._inspector.fast_evaluation(opening, self.peers, seen)
-        accepted = np.array([refusal is None for refusal in refusals])
+        members = [member for member in self.members if member is not None]
+        seen = self._inspector.look(opening, params, members)
+        refusals = self._inspector.fast_evaluation(opening, members, seen, dict(altered or {}))
+        accepted = np.zeros(len(self.members), bool)
+        for slot, refusal in refusals.items():
+            accepted[slot] = refusal is None
         drawn = self._draw(opening.round, closing, accepted)
-        aggregate = self._combine(seen, accepted, len(seen)) if self._aggregate_for_scores else None
+        aggregate = (
+            self._combine(accepted, divisor=len(accepted), places=len(accepted))
+            if self._aggregate_for_scores
+            else None
+        )
         scores = self._primary_evaluation(opening, closing, params, seen, drawn, aggregate)
         overlapping = self._overlap(seen, accepted, scores)
         ranks = self._match(closing, scores)
-        self._remember(opening.round, refusals, overlapping, scores)
+        self._memory.remember(opening.round, refusals, overlapping, scores, self._rules)
 
         peer_scores = np.array(
             [
                 scoring.with_standing(self._peer_score(own, history), history)
-                for own, history in zip(scores, self.histories, strict=True)
+                for own, history in zip(scores, self._memory.histories, strict=True)
             ]
         )
         # What is refused, or sent by another already, is neither applied nor paid, however good its past.
         sound = accepted & ~overlapping
         chosen = self._choose(closing, peer_scores, sound)
-        update = self._combine(seen, chosen, self._rules.top_g)
+        update = self._combine(chosen, divisor=self._rules.top_g, places=self._rules.top_g)
         shares = incentives(peer_scores, power=self._rewards.power, top=self._rewards.top)
-        earned = [self._rewards.may_be_paid(h.evaluations, self._proof(h)) for h in self.histories]
+        earned = [self._rewards.may_be_paid(h.evaluations, self._proof(h)) for h in self._memory.histories]
         payable = sound & np.array(earned)
         payouts, reserve = split_emission(shares, payable, self._rewards.emission)
 
         records = []
-        for i, name in enumerate(self.peers):
-            history, refusal, evidence = self.histories[i], refusals[i], seen[i]
+        for member in members:
+            i = member.slot
+            history, refusal, evidence = self._memory.histories[i], refusals[i], seen[i]
             slashed = (refusal.reason,) if refusal else ("overlap",) if overlapping[i] else ()
             records.append(
                 PeerRecord(
-                    name=name,
+                    name=member.name,
                     behavior="unknown",
                     declared=evidence.declared,
                     uploaded_at=None
@@ -215,24 +241,18 @@ class Validator:
 
     def state(self) -> dict[str, Any]:
         """All that it must remember between rounds, for JSON."""
-        return {
-            "histories": [list(history) for history in self.histories],
-            "suspected": self.suspected.astype(int).tolist(),
-            "evaluated_at": self.evaluated_at.tolist(),
-        }
+        return self._memory.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up what ``state`` gave."""
-        self.histories = [PeerHistory(*row) for row in state["histories"]]
-        self.suspected = np.array(state["suspected"], bool)
-        self.evaluated_at = np.array(state["evaluated_at"])
+        self._memory.restore(state)
 
     def _draw(self, round: int, closing: bytes, accepted: np.ndarray) -> np.ndarray:
         """S_t."""
-        ratings = np.array([scoring.loss_rating_of(h) for h in self.histories])
+        ratings = np.array([scoring.loss_rating_of(h) for h in self._memory.histories])
         return scoring.draw_for_evaluation(
             ratings,
-            round - 1 - self.evaluated_at,
+            round - 1 - self._memory.evaluated_at,
             accepted,
             sample_size=self._rules.sample_size,
             key=derive_int(closing, "evaluated peers", self.name, bits=128),
@@ -243,7 +263,7 @@ class Validator:
         opening: Opening,
         closing: bytes,
         params: Params,
-        seen: Sequence[Seen],
+        seen: Mapping[int, Seen],
         drawn: np.ndarray,
         aggregate: Params | None,
     ) -> list[dict[str, float]]:
@@ -259,7 +279,7 @@ class Validator:
             assigned = self._sample_of_assigned(opening.round, closing, slot, seen[slot])
             values = self._steps.evaluate(
                 params,
-                seen[slot].sent,
+                self._inspector.sent(slot),
                 aggregate,
                 self._batch_of(assigned),
                 random_batch,
@@ -268,7 +288,7 @@ class Validator:
             )
             return {name: float(value) for name, value in values.items()}
 
-        return [evaluate(slot) if drawn[slot] else {} for slot in range(len(seen))]
+        return [evaluate(slot) if wanted else {} for slot, wanted in enumerate(drawn)]
 
     def _sample_of_assigned(self, round: int, closing: bytes, slot: int, seen: Seen) -> np.ndarray:
         """As many windows as a batch, drawn from all that the peer declared: what was trained on can be checked."""
@@ -280,18 +300,19 @@ class Validator:
         return np.resize(windows[np.argsort(words, kind="stable")], self._batch)
 
     def _overlap(
-        self, seen: Sequence[Seen], accepted: np.ndarray, scores: Sequence[Mapping[str, float]]
+        self, seen: Mapping[int, Seen], accepted: np.ndarray, scores: Sequence[Mapping[str, float]]
     ) -> np.ndarray:
-        """Who is slashed for sending what another sends: bool[peers]."""
+        """Who is slashed for sending what another sends: bool[slots]."""
         # What did not lower the loss is left out, or a crowd that sends noise makes the honest pairs stand out.
         counted = accepted & np.array([own.get(RANDOM, 1.0) > 0 for own in scores])
         indices = [
-            wide_indices(self._fmt, s.sent) if ok else None for s, ok in zip(seen, counted, strict=True)
+            wide_indices(self._fmt, self._inspector.sent(slot)) if ok else None
+            for slot, ok in enumerate(counted)
         ]
         filler = next((found for found in indices if found is not None), None)
         if filler is None:
-            self.suspected = np.zeros_like(self.suspected)
-            return np.zeros(len(seen), bool)
+            self._memory.suspected = np.zeros_like(self._memory.suspected)
+            return np.zeros(len(counted), bool)
         stack = np.stack([filler if found is None else found for found in indices])
         shares = self._steps.overlap(stack, counted)
         suspected = scoring.overlapping_pairs(
@@ -300,80 +321,54 @@ class Validator:
             floor=self._rules.overlap_floor,
             mads=self._rules.overlap_deviations,
         )
-        times = np.array([np.nan if s.uploaded_at is None else s.uploaded_at for s in seen])
-        slashed = scoring.later_of_pairs(suspected, self.suspected, times)
-        self.suspected = suspected
+        times = np.full(len(counted), np.nan)
+        for slot, s in seen.items():
+            first = s.uploaded_at if s.committed_at is None else s.committed_at
+            times[slot] = np.nan if first is None else first
+        slashed = scoring.later_of_pairs(suspected, self._memory.suspected, times)
+        self._memory.suspected = suspected
         return slashed
 
     def _match(self, closing: bytes, scores: Sequence[Mapping[str, float]]) -> dict[int, int]:
         """The round's Plackett-Luce match among the evaluated; returns their places."""
         played = np.array([RANDOM in own for own in scores])
         values = np.array([own.get(RANDOM, 0.0) for own in scores], np.float32)
-        ties = np.array([derive_int(closing, "tie", peer) for peer in self.peers], np.uint32)
+        ties = np.array(self._ties(closing, "tie"), np.uint32)
         ranks = np.asarray(
             scoring.ranks_from_scores(jnp.asarray(values), jnp.asarray(played), jnp.asarray(ties))
         )
         before = scoring.Rating(
-            jnp.array([h.rating_mu for h in self.histories], jnp.float32),
-            jnp.array([h.rating_sigma for h in self.histories], jnp.float32),
+            jnp.array([h.rating_mu for h in self._memory.histories], jnp.float32),
+            jnp.array([h.rating_sigma for h in self._memory.histories], jnp.float32),
         )
         after = self._steps.rate(before, ranks, played)
-        self.histories = [
+        self._memory.histories = [
             h._replace(rating_mu=float(mu), rating_sigma=float(sigma))
-            for h, mu, sigma in zip(self.histories, after.mu, after.sigma, strict=True)
+            for h, mu, sigma in zip(self._memory.histories, after.mu, after.sigma, strict=True)
         ]
         return {int(i): int(ranks[i]) for i in np.flatnonzero(played)}
-
-    def _remember(
-        self,
-        round: int,
-        refusals: Sequence[scoring.Refusal | None],
-        overlapping: np.ndarray,
-        scores: Sequence[Mapping[str, float]],
-    ) -> None:
-        """Proofs, counts and standings after the round."""
-        rules = self._rules
-        for i, (before, refusal, own) in enumerate(zip(self.histories, refusals, scores, strict=True)):
-            history = before
-            if own:
-                history = before._replace(
-                    proof=float(
-                        scoring.update_proof(
-                            history.proof, own[ASSIGNED], own[RANDOM], gamma=rules.proof_decay
-                        )
-                    ),
-                    evaluations=history.evaluations + 1,
-                    negative_in_a_row=0 if own[RANDOM] > 0 else history.negative_in_a_row + 1,
-                )
-                self.evaluated_at[i] = round
-            failure = refusal.reason if refusal else "overlap" if overlapping[i] else None
-            self.histories[i] = scoring.update_standing(
-                history,
-                failure,
-                phi=rules.slash_factor,
-                most_in_a_row=rules.slashes_per_outage,
-                forgiven_after=rules.forgiven_after,
-            )
 
     def _choose(self, closing: bytes, peer_scores: np.ndarray, sound: np.ndarray) -> np.ndarray:
         """The top-G: sound, with a score, and not one that has kept raising the loss."""
         harmless = np.array(
-            [h.negative_in_a_row < self._rules.negative_scores_exclude for h in self.histories]
+            [h.negative_in_a_row < self._rules.negative_scores_exclude for h in self._memory.histories]
         )
-        ties = np.array([derive_int(closing, "top G", peer) for peer in self.peers], np.int64)
+        ties = np.array(self._ties(closing, "top G"), np.int64)
         return scoring.top_g(peer_scores, sound & harmless, g=self._rules.top_g, tiebreak=ties)
 
-    def _combine(self, seen: Sequence[Seen], chosen: np.ndarray, divisor: int) -> Params:
-        """The update of the chosen peers in the order of their slots, each with the weight 1/divisor."""
-        sent = [evidence.sent for evidence, wanted in zip(seen, chosen, strict=True) if wanted]
-        weights = np.zeros(len(self.peers), np.float32)
-        weights[: len(sent)] = 1 / divisor
-        # Padded to one entry a peer, so that it compiles once; with a weight of 0 the filler adds nothing.
-        filler = sent[0] if sent else self._inspector.nothing()
-        stack = jax.tree.map(
-            lambda *leaves: np.stack(leaves), *sent, *[filler] * (len(self.peers) - len(sent))
+    def _ties(self, closing: bytes, purpose: str) -> list[int]:
+        """Numbers that nobody could foresee, by slot."""
+        return [0 if member is None else derive_int(closing, purpose, member.name) for member in self.members]
+
+    def _combine(self, chosen: np.ndarray, *, divisor: int, places: int) -> Params:
+        """The update of the chosen peers in the order of their slots."""
+        return combine_sent(
+            self._steps.combine,
+            [self._inspector.sent(int(slot)) for slot in np.flatnonzero(chosen)],
+            divisor=divisor,
+            places=places,
+            nothing=self._nothing,
         )
-        return self._steps.combine(stack, weights)
 
     def _proof(self, history: PeerHistory) -> float:
         """The bias-corrected proof of computation, in [-1, 1]."""

@@ -50,6 +50,9 @@ FROM entries, json_each(body, '$.payouts') AS item WHERE kind = 'emission'""",
 SELECT round, json_extract(body, '$.reserve') AS units FROM entries WHERE kind = 'emission'""",
 }
 
+# Only where signed calls are taken: no entries, for they say nothing about the run.
+_NONCES = {"nonces": "CREATE TABLE nonces (key TEXT PRIMARY KEY, nonce INTEGER NOT NULL)"}
+
 
 class LedgerTampered(ValueError):
     """Something other than this class changed the ledger's file; the text names the first such entry."""
@@ -177,14 +180,14 @@ class HashChain:
 
     def entries(self, kind: str, round: int | None = None) -> list[Entry]:
         """The entries of a kind (and round, if given), by round and then in the order of posting."""
-        return [
-            _entry(row)
-            for row in self._database.execute(
-                "SELECT round, account, body, at FROM entries"
-                " WHERE kind = ? AND (? IS NULL OR ifnull(round, -1) = ?) ORDER BY round, seq",
-                [kind, round, round],
-            )
-        ]
+        # The index is of this expression, and only an equation uses it.
+        where, values = (
+            ("kind = ?", [kind]) if round is None else ("kind = ? AND ifnull(round, -1) = ?", [kind, round])
+        )
+        rows = self._database.execute(
+            f"SELECT round, account, body, at FROM entries WHERE {where} ORDER BY round, seq", values
+        )
+        return [_entry(row) for row in rows]
 
     def newest(self, kind: str) -> Entry | None:
         """The entry of a kind that was posted last; None if there is none."""
@@ -192,6 +195,24 @@ class HashChain:
             "SELECT round, account, body, at FROM entries WHERE kind = ? ORDER BY seq DESC LIMIT 1", [kind]
         ).fetchone()
         return None if row is None else _entry(row)
+
+    def nonce(self, key: str) -> int:
+        """The newest nonce that a key has used; -1 before its first."""
+        if not self._has_nonces():
+            return -1
+        row = self._database.execute("SELECT nonce FROM nonces WHERE key = ?", [key]).fetchone()
+        return -1 if row is None else row[0]
+
+    def keep_nonce(self, key: str, nonce: int) -> None:
+        """Notes the newest nonce of a key, which belongs into the transaction of what it came with.
+
+        Raises:
+          OSError: the disk is full or the file is locked by another writer.
+        """
+        with self.transaction(), self._failures("cannot be written"):
+            if not self._has_nonces():
+                self._database.execute(_NONCES["nonces"])
+            self._database.execute("INSERT OR REPLACE INTO nonces VALUES (?, ?)", [key, nonce])
 
     def head(self) -> str:
         """Hash of the newest entry: it stands for the whole table (``GENESIS`` for an empty one)."""
@@ -245,12 +266,18 @@ class HashChain:
                 self._database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
+    def _has_nonces(self) -> bool:
+        return (
+            self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'nonces'").fetchone() is not None
+        )
+
     def _check_schema(self) -> None:
         found = dict(
             self._database.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
         )
-        for name in sorted(found.keys() | _SCHEMA.keys()):
-            if found.get(name) != _SCHEMA.get(name):
+        schema = _SCHEMA | (_NONCES if "nonces" in found else {})
+        for name in sorted(found.keys() | schema.keys()):
+            if found.get(name) != schema.get(name):
                 raise LedgerTampered(f"{self._path}: the definition of {name!r} was changed")
         problem = self._database.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if problem != "ok":

@@ -34,11 +34,11 @@ class SqliteLedger:
           ValueError: the file is no ledger of this version.
         """
         self._clock = clock
-        self._chain = HashChain(path, clock)
+        self.chain = HashChain(path, clock)
 
     def close(self) -> None:
         """Closes the file."""
-        self._chain.close()
+        self.chain.close()
 
     def flush(self) -> None:
         """Brings all entries to the disk: for before a checkpoint that a run is to go on from.
@@ -46,7 +46,7 @@ class SqliteLedger:
         Raises:
           OSError: the disk is full.
         """
-        self._chain.flush()
+        self.chain.flush()
 
     def __enter__(self) -> "SqliteLedger":
         return self
@@ -62,7 +62,7 @@ class SqliteLedger:
 
     def transaction(self) -> AbstractContextManager[None]:
         """All that is posted inside is kept together, or none of it if the block raises; may be nested."""
-        return self._chain.transaction()
+        return self.chain.transaction()
 
     def register(self, peer: PeerId, bucket: str) -> None:
         """Registers a peer with the bucket that it uploads to.
@@ -73,16 +73,16 @@ class SqliteLedger:
         """
         if _text("peer", peer) == RESERVE:
             raise ValueError(f"no peer can be called {RESERVE!r}")
-        self._chain.post("register", None, peer, {"bucket": _text("bucket", bucket)})
+        self.chain.post("register", None, peer, {"bucket": _text("bucket", bucket)})
 
     def peers(self) -> dict[PeerId, Registration]:
         """Registered peers by name, in the order of registration."""
-        moved = {entry.account: entry.body["bucket"] for entry in self._chain.entries("bucket")}
+        moved = {entry.account: entry.body["bucket"] for entry in self.chain.entries("bucket")}
         return {
             entry.account: Registration(
                 entry.account, moved.get(entry.account, entry.body["bucket"]), entry.at
             )
-            for entry in self._chain.entries("register")
+            for entry in self.chain.entries("register")
         }
 
     def set_bucket(self, round: int, peer: PeerId, bucket: str) -> None:
@@ -93,7 +93,7 @@ class SqliteLedger:
           ValueError: the peer is not registered.
         """
         self._check_registered([peer])
-        self._chain.post("bucket", _integer("round", round), peer, {"bucket": _text("bucket", bucket)})
+        self.chain.post("bucket", _integer("round", round), peer, {"bucket": _text("bucket", bucket)})
 
     def post_weights(self, round: int, validator: PeerId, weights: Mapping[PeerId, float]) -> None:
         """Posts a validator's weights of a round.
@@ -111,13 +111,13 @@ class SqliteLedger:
         numbers = {peer: float(weight) for peer, weight in weights.items()}
         if not all(math.isfinite(weight) and weight >= 0 for weight in numbers.values()):
             raise ValueError(f"weights of round {round} by {validator}: must be finite and at least 0")
-        self._chain.post(
+        self.chain.post(
             "weights", _integer("round", round), _text("validator", validator), {"weights": numbers}
         )
 
     def weights(self, round: int) -> dict[PeerId, dict[PeerId, float]]:
         """The weights of a round by validator, then by peer."""
-        return {entry.account: entry.body["weights"] for entry in self._chain.entries("weights", round)}
+        return {entry.account: entry.body["weights"] for entry in self.chain.entries("weights", round)}
 
     def post_record(self, round: int, digest: str) -> None:
         """Posts the digest of a round's record: one record a round is final.
@@ -132,11 +132,11 @@ class SqliteLedger:
         """
         if _SHA256.fullmatch(digest) is None:
             raise ValueError(f"record of round {round}: {digest[:80]!r} is no sha256")
-        self._chain.post("record", _integer("round", round), "", {"digest": digest})
+        self.chain.post("record", _integer("round", round), "", {"digest": digest})
 
     def record(self, round: int) -> str | None:
         """The digest of a round's record; None if there is none yet."""
-        entry = self._chain.find("record", round, "")
+        entry = self.chain.find("record", round, "")
         return None if entry is None else entry.body["digest"]
 
     def emit(self, round: int, payouts: Mapping[PeerId, int], reserve: int, emission: int) -> None:
@@ -167,18 +167,18 @@ class SqliteLedger:
         self._check_registered(payouts)
         with self.transaction():
             # An entry carries the total up to itself, so that the bound needs no sum over all rounds.
-            standing, newest = self._chain.find("emission", round, ""), self._chain.newest("emission")
+            standing, newest = self.chain.find("emission", round, ""), self.chain.newest("emission")
             before = 0 if newest is None else newest.body["total"]
             total = before + emission if standing is None else standing.body["total"]
-            self._chain.post(
+            self.chain.post(
                 "emission", _integer("round", round), "", {**body, "total": _integer("total", total)}
             )
 
     def balances(self) -> dict[str, int]:
         """Units by registered peer, and the reserve's under ``RESERVE``; they sum to all that was emitted."""
-        accounts = {entry.account: 0 for entry in self._chain.entries("register")}
+        accounts = {entry.account: 0 for entry in self.chain.entries("register")}
         accounts[RESERVE] = 0
-        for entry in self._chain.entries("emission"):
+        for entry in self.chain.entries("emission"):
             accounts[RESERVE] += entry.body["reserve"]
             for peer, units in entry.body["payouts"].items():
                 accounts[peer] += units
@@ -191,12 +191,12 @@ class SqliteLedger:
           ValueError: the peer is not registered.
         """
         self._check_registered([peer])
-        paid = ((entry.round, entry.body["payouts"]) for entry in self._chain.entries("emission"))
+        paid = ((entry.round, entry.body["payouts"]) for entry in self.chain.entries("emission"))
         return {round: payouts[peer] for round, payouts in paid if round is not None and peer in payouts}
 
     def head(self) -> str:
         """Hash of the newest entry: it stands for the whole ledger."""
-        return self._chain.head()
+        return self.chain.head()
 
     def verify(self) -> int:
         """Recomputes the chain from its beginning.
@@ -207,11 +207,11 @@ class SqliteLedger:
         Raises:
           LedgerTampered: an entry was changed, removed or put in; the line names the first.
         """
-        return self._chain.verify()
+        return self.chain.verify()
 
     def _check_registered(self, peers: Iterable[PeerId]) -> None:
         for peer in peers:
-            if self._chain.find("register", None, peer) is None:
+            if self.chain.find("register", None, peer) is None:
                 raise ValueError(f"peer {peer!r} is not registered")
 
 

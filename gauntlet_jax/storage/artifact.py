@@ -1,28 +1,31 @@
 """Artifacts: what a peer uploads in a round, and how a stranger's is read without trusting a byte of it.
 
-An artifact is a few flat arrays and one manifest under a common key::
+An artifact is one zarr v3 array of bytes, all arrays of a pseudo-gradient one after another, and a signed manifest::
 
-    KEY/indices/zarr.json   KEY/indices/c/0   ...   KEY/manifest.json
+    KEY/payload/zarr.json   KEY/payload/c/0   KEY/manifest.json
 
-Every array is a zarr v3 array, uncompressed, so other zarr readers open it in place. The manifest is written
-last: it is the commit marker, and it holds the sha256 of each array.
+(one object costs a store about as much as another, whatever its size). The manifest is written last: it is the commit
+marker, and it holds the sha256 of each array.
 
-The reader knows from its own model what every object must be: which keys there are, the size of each to the
-byte and the whole of each ``zarr.json``. It compares, and decodes by its *own* metadata: a sender chooses
-neither shape nor codec, so nothing of its choosing is ever allocated or decompressed.
+The reader knows from its own model what every object must be: its key, its size to the byte and the whole of ``zarr.json``.
+It compares, and decodes by its *own* metadata: a sender chooses neither shape nor codec, so nothing of its choosing is ever
+allocated or decompressed. Time and content come from the same answer of the provider.
 """
 
 import dataclasses
 import hashlib
-import json
+import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gauntlet_jax.storage.bucket import Bucket, Head, ObjectTooLarge
+from gauntlet_jax.storage import signed_json
+from gauntlet_jax.storage.bucket import Bucket, Object, ObjectTooLarge, ReadableBucket
 from gauntlet_jax.storage.digest import array_bytes, framed_header
+from gauntlet_jax.storage.identity import Identity
+from gauntlet_jax.storage.signed_json import BadDocument
 from gauntlet_jax.storage.zarr_arrays import (
     ArraySpec,
     ChecksumMismatch,
@@ -41,24 +44,36 @@ __all__ = [
     "ArraySpec",
     "MalformedArtifact",
     "Manifest",
+    "MissingArtifact",
+    "OutsideWindow",
+    "Received",
     "Schema",
     "array_digests",
-    "head_artifact",
+    "last_change",
     "manifest_key",
     "payload_digest",
+    "read_arrays",
     "read_artifact",
     "schema_of",
+    "write_arrays",
     "write_artifact",
 ]
 
-PROTOCOL = 1
-"""Version of the artifact's format; another one is refused."""
+PROTOCOL = 2
+"""Version of the artifact's format, apart from the package's; another one is refused."""
 
 MAX_MANIFEST_BYTES = 64 * 1024
 PROBE = "probe"
 """The array that differs for every peer by design and so does not count for duplicates."""
 
+_DOMAIN = "manifest"
+_PAYLOAD = "payload"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SALT = re.compile(r"([0-9a-f]{64})?")
+
+
+class MissingArtifact(Exception):
+    """There is no artifact: no manifest, the commit marker."""
 
 
 class MalformedArtifact(ValueError):
@@ -73,6 +88,18 @@ class MalformedArtifact(ValueError):
         self.reason = reason
 
 
+class OutsideWindow(Exception):
+    """An object of an artifact came outside of the put window; the rest was not read.
+
+    Attributes:
+      uploaded_at: when it came, the provider's time.
+    """
+
+    def __init__(self, uploaded_at: float) -> None:
+        super().__init__("uploaded outside of the put window")
+        self.uploaded_at = uploaded_at
+
+
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """The sender's claims about its artifact.
@@ -84,6 +111,7 @@ class Manifest:
       declared: sequences of its assigned stream that it says it trained on, at least 1.
       protocol: version of the format, ``PROTOCOL``.
       arrays: sha256 (hex) of each array's bytes in C order, little-endian, by name.
+      salt: 64 hexadecimal characters that open its commit, or "" where commit-reveal is off.
     """
 
     run: str
@@ -92,6 +120,23 @@ class Manifest:
     declared: int
     protocol: int
     arrays: Mapping[str, str]
+    salt: str
+
+
+class Received(NamedTuple):
+    """A stranger's artifact that is what it must be.
+
+    Attributes:
+      arrays: by name, floats all finite.
+      manifest: its sender's claims.
+      uploaded_at: the latest time over its objects, the provider's: to replace one later is to be late.
+      bytes: their sum.
+    """
+
+    arrays: dict[str, np.ndarray]
+    manifest: Manifest
+    uploaded_at: float
+    bytes: int
 
 
 def manifest_key(key: str) -> str:
@@ -125,7 +170,9 @@ def payload_digest(arrays: Mapping[str, np.ndarray]) -> str:
     return running.hexdigest()
 
 
-def write_artifact(bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray], manifest: Manifest) -> int:
+def write_artifact(
+    bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray], manifest: Manifest, identity: Identity
+) -> int:
     """Uploads an artifact, the manifest last.
 
     Args:
@@ -133,6 +180,7 @@ def write_artifact(bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray], m
       key: common key of its objects.
       arrays: at least one dimension each, of a plain integer or float dtype.
       manifest: with ``array_digests(arrays)``.
+      identity: the peer's, which signs the manifest.
 
     Returns:
       Bytes written over all its objects.
@@ -145,38 +193,24 @@ def write_artifact(bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray], m
         raise ValueError(
             f"artifact {key}: the manifest lists {sorted(manifest.arrays)}, not {sorted(arrays)}"
         )
-    objects = encode(arrays)
-    objects["manifest.json"] = json.dumps(
-        dataclasses.asdict(manifest), sort_keys=True, separators=(",", ":")
-    ).encode()
-    for name, data in objects.items():
-        bucket.put(f"{key}/{name}", data)
-    return sum(map(len, objects.values()))
-
-
-def head_artifact(bucket: Bucket, key: str, schema: Schema) -> Head | None:
-    """When an artifact was complete and how large it is, read from the provider alone.
-
-    Args:
-      bucket: the sender's.
-      key: the artifact's.
-      schema: what is expected.
-
-    Returns:
-      The *latest* time over its objects (to replace one after the window has closed is to be late) and the
-      sum of their bytes; None without a manifest, the commit marker.
-    """
-    marker = bucket.head(manifest_key(key))
-    if marker is None:
-        return None
-    others = [bucket.head(f"{key}/{name}") for name in expected_sizes(schema)]
-    heads = [marker, *(head for head in others if head is not None)]
-    return Head(max(head.last_modified for head in heads), sum(head.size for head in heads))
+    document = signed_json.sign(identity, _DOMAIN, dataclasses.asdict(manifest))
+    written = write_arrays(bucket, key, arrays)
+    bucket.put(manifest_key(key), document)
+    return written + len(document)
 
 
 def read_artifact(
-    bucket: Bucket, key: str, schema: Schema, *, run: str, round: int, peer: str, max_declared: int
-) -> tuple[dict[str, np.ndarray], Manifest]:
+    bucket: ReadableBucket,
+    key: str,
+    schema: Schema,
+    *,
+    run: str,
+    round: int,
+    peer: str,
+    public_key: str,
+    max_declared: int,
+    window: tuple[float, float] | None = None,
+) -> Received:
     """Reads and checks a stranger's artifact; no more than the schema's own size is ever allocated.
 
     Args:
@@ -186,90 +220,156 @@ def read_artifact(
       run: the manifest must name it, and so with ``round`` and ``peer``: no artifact serves twice.
       round: t.
       peer: the sender.
+      public_key: the sender's, which must have signed the manifest.
       max_declared: the most sequences that a peer may declare.
-
-    Returns:
-      The arrays by name, floats all finite, and the manifest.
+      window: ``(opens, closes)``, half open: what came outside is not read; None reads it whenever it came.
 
     Raises:
+      MissingArtifact: there is none.
+      OutsideWindow: it came too early or too late.
       MalformedArtifact: it is not what is expected.
       OSError: the provider failed, which is not the sender's fault.
     """
-    sizes = expected_sizes(schema)
-    _check_objects(bucket, key, sizes)
-
-    manifest = _parse_manifest(_get(bucket, key, "manifest.json", MAX_MANIFEST_BYTES), set(schema))
+    try:
+        marker = _get(bucket, manifest_key(key), "manifest.json", MAX_MANIFEST_BYTES)
+    except FileNotFoundError as error:
+        raise MissingArtifact from error
+    _check_time(marker, window)
+    manifest = _parse_manifest(marker.data, public_key, set(schema))
     if (manifest.run, manifest.round, manifest.peer) != (run, round, peer):
         raise MalformedArtifact("its manifest is of another run, round or peer")
     if manifest.declared > max_declared:
         raise MalformedArtifact(f"it declares more than {max_declared} sequences")
 
-    objects = {name: _get(bucket, key, name, size) for name, size in sizes.items()}
-    for name, spec in schema.items():
-        if objects[f"{name}/zarr.json"] != metadata(name, spec):
-            raise MalformedArtifact(f"{name}/zarr.json describes another array")
-    try:
-        arrays = decode(objects, schema)
-    except ChecksumMismatch as error:
-        raise MalformedArtifact(str(error)) from error
+    arrays, objects = _read_payload(bucket, key, schema, window)
     for name, digest in array_digests(arrays).items():
         if digest != manifest.arrays[name]:
             raise MalformedArtifact(f"array {name} is not the one of its manifest")
         if arrays[name].dtype.kind == "f" and not np.isfinite(arrays[name]).all():
             raise MalformedArtifact(f"array {name} holds a number that is not finite")
-    return arrays, manifest
+    heads = [marker.head, *(found.head for found in objects)]
+    return Received(
+        arrays, manifest, max(head.last_modified for head in heads), sum(head.size for head in heads)
+    )
 
 
-def _check_objects(bucket: Bucket, key: str, sizes: Mapping[str, int]) -> None:
-    """Compares what the provider says of the objects, before any of them is read."""
-    expected = {f"{key}/{name}" for name in (*sizes, "manifest.json")}
-    present = set(bucket.list(f"{key}/", limit=len(expected) + 1))
-    if present - expected:
-        raise MalformedArtifact("it has objects that nobody asked for")
-    if manifest_key(key) not in present:
-        raise MalformedArtifact("it has no manifest")
-    for name, size in sizes.items():
-        head = bucket.head(f"{key}/{name}")
-        if head is None:
-            raise MalformedArtifact(f"{name} is missing")
-        if head.size != size:
-            raise MalformedArtifact(f"{name} has {head.size} bytes, {size} expected")
+def last_change(bucket: ReadableBucket, key: str, schema: Schema) -> float | None:
+    """The latest time over an artifact's objects, read from the provider alone; None if none is there.
+
+    Raises:
+      OSError: the provider failed.
+    """
+    names = ["manifest.json", *expected_sizes(_payload_schema(schema))]
+    heads = [head for name in names if (head := bucket.head(f"{key}/{name}")) is not None]
+    return max((head.last_modified for head in heads), default=None)
 
 
-def _get(bucket: Bucket, key: str, name: str, max_bytes: int) -> bytes:
+def write_arrays(bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray]) -> int:
+    """Stores arrays as one payload under a key; returns the bytes written.
+
+    Raises:
+      ValueError: an array that no schema can ask for.
+      OSError: the bucket cannot be written.
+    """
+    expected_sizes(schema_of(arrays))  # refuses what cannot be stored
+    flat = np.concatenate([array_bytes(array) for _, array in sorted(arrays.items())])
+    objects = encode({_PAYLOAD: flat})
+    for name, data in objects.items():
+        bucket.put(f"{key}/{name}", data)
+    return sum(map(len, objects.values()))
+
+
+def read_arrays(bucket: ReadableBucket, key: str, schema: Schema) -> dict[str, np.ndarray]:
+    """Reads what ``write_arrays`` stored, within the bounds of a schema.
+
+    Raises:
+      MissingArtifact: nothing is there.
+      MalformedArtifact: it is not what the schema asks for.
+      OSError: the provider failed.
+    """
+    if bucket.head(f"{key}/{_PAYLOAD}/zarr.json") is None:
+        raise MissingArtifact
+    return _read_payload(bucket, key, schema, None)[0]
+
+
+def _read_payload(
+    bucket: ReadableBucket, key: str, schema: Schema, window: tuple[float, float] | None
+) -> tuple[dict[str, np.ndarray], list[Object]]:
+    payload = _payload_schema(schema)
+    objects: dict[str, Object] = {}
+    for name, size in expected_sizes(payload).items():
+        try:
+            found = _get(bucket, f"{key}/{name}", name, size)
+        except FileNotFoundError as error:
+            raise MalformedArtifact(f"{name} is missing") from error
+        _check_time(found, window)
+        if len(found.data) != size:
+            raise MalformedArtifact(f"{name} has {len(found.data)} bytes, {size} expected")
+        # The first of an array's objects, before any of its content is asked for.
+        if name.endswith("/zarr.json") and found.data != metadata(_PAYLOAD, payload[_PAYLOAD]):
+            raise MalformedArtifact(f"{name} describes another array")
+        objects[name] = found
     try:
-        return bucket.get(f"{key}/{name}", max_bytes=max_bytes)
+        flat = decode({name: found.data for name, found in objects.items()}, payload)[_PAYLOAD]
+    except ChecksumMismatch as error:
+        raise MalformedArtifact(str(error)) from error
+    return _split(flat, schema), list(objects.values())
+
+
+def _payload_schema(schema: Schema) -> Schema:
+    """One array of all the bytes."""
+    nbytes = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in schema.values())
+    return {_PAYLOAD: ArraySpec((nbytes,), np.dtype(np.uint8))}
+
+
+def _split(flat: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
+    arrays, at = {}, 0
+    for name, spec in sorted(schema.items()):
+        end = at + math.prod(spec.shape) * spec.dtype.itemsize
+        # A copy, so that every array is aligned and none keeps the others alive.
+        part = flat[at:end].copy().view(spec.dtype.newbyteorder("<")).reshape(spec.shape)
+        arrays[name] = part.astype(spec.dtype, copy=False)
+        at = end
+    return arrays
+
+
+def _get(bucket: ReadableBucket, key: str, name: str, max_bytes: int) -> Object:
+    try:
+        return bucket.get(key, max_bytes=max_bytes)
     except ObjectTooLarge as error:
         raise MalformedArtifact(f"{name} has more than {max_bytes} bytes") from error
-    except FileNotFoundError as error:
-        raise MalformedArtifact(f"{name} is missing") from error
 
 
-def _parse_manifest(data: bytes, names: set[str]) -> Manifest:
+def _check_time(found: Object, window: tuple[float, float] | None) -> None:
+    if window is not None and not window[0] <= found.head.last_modified < window[1]:
+        raise OutsideWindow(found.head.last_modified)
+
+
+def _parse_manifest(data: bytes, public_key: str, names: set[str]) -> Manifest:
     try:
-        raw = json.loads(data.decode("utf-8"), object_pairs_hook=_no_field_twice)
-    except (ValueError, RecursionError) as error:
-        raise MalformedArtifact("its manifest is not JSON") from error
+        raw = signed_json.read(data, domain=_DOMAIN, key=public_key, max_bytes=MAX_MANIFEST_BYTES)
+    except BadDocument as error:
+        raise MalformedArtifact(f"its manifest: {error}") from error
+    del raw["key"]
     fields = {field.name for field in dataclasses.fields(Manifest)}
-    if not isinstance(raw, dict) or set(raw) != fields:
+    if set(raw) != fields:
         raise MalformedArtifact("its manifest has other fields than the protocol's")
-    if not all(type(raw[name]) is str for name in ("run", "peer")):
-        raise MalformedArtifact("its manifest names run or peer by something other than a string")
+    if not all(type(raw[name]) is str for name in ("run", "peer", "salt")):
+        raise MalformedArtifact("its manifest names run, peer or salt by something other than a string")
     if not all(type(raw[name]) is int for name in ("round", "declared", "protocol")):
         raise MalformedArtifact("its manifest has a round, declared or protocol that is no integer")
     if raw["protocol"] != PROTOCOL:
         raise MalformedArtifact(f"it follows another version of the protocol than {PROTOCOL}")
     if raw["declared"] < 1:
         raise MalformedArtifact("it declares no sequence")
+    if _SALT.fullmatch(raw["salt"]) is None:
+        raise MalformedArtifact("its manifest has a salt of another length")
     if not isinstance(raw["arrays"], dict) or set(raw["arrays"]) != names:
         raise MalformedArtifact("its manifest lists other arrays than expected")
-    if not all(type(digest) is str and _SHA256.fullmatch(digest) for digest in raw["arrays"].values()):
+    if not all(_is_digest(digest) for digest in raw["arrays"].values()):
         raise MalformedArtifact("its manifest has a digest that is no sha256")
     return Manifest(**raw)
 
 
-def _no_field_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a field stands twice")
-    return fields
+def _is_digest(text: Any) -> bool:
+    return type(text) is str and _SHA256.fullmatch(text) is not None

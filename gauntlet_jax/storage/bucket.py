@@ -44,19 +44,34 @@ class Head(NamedTuple):
     size: int
 
 
-class Bucket(Protocol):
-    """A key-value store of whole objects; the last of two concurrent puts wins, never a mixture."""
+class Object(NamedTuple):
+    """An object's bytes and what the provider said of it in the same answer, so that nothing changes in between."""
 
-    def put(self, key: str, data: bytes) -> None:
-        """Stores an object and stamps it with the provider's time, both at once."""
-        ...
+    data: bytes
+    head: Head
+
+
+class BucketUnavailable(OSError):
+    """A bucket cannot be used now, or not by this node; the text is one line without anything secret."""
+
+
+class ReadableBucket(Protocol):
+    """What anybody can do with a public bucket."""
 
     def head(self, key: str) -> Head | None:
         """Time and size of an object; None if there is none."""
         ...
 
-    def get(self, key: str, *, max_bytes: int) -> bytes:
-        """An object's bytes, of which no more than ``max_bytes`` are ever read."""
+    def get(self, key: str, *, max_bytes: int) -> Object:
+        """An object, of which no more than ``max_bytes`` are ever read."""
+        ...
+
+
+class Bucket(ReadableBucket, Protocol):
+    """A key-value store of whole objects; the last of two concurrent puts wins, never a mixture."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Stores an object and stamps it with the provider's time, both at once."""
         ...
 
     def list(self, prefix: str, *, limit: int) -> list[str]:
@@ -118,7 +133,7 @@ def check_key(key: str) -> str:
 class _KvStoreBucket(abc.ABC):
     """What both buckets share: bounded reads, listing and deletion through tensorstore's key-value store."""
 
-    def __init__(self, spec: dict, clock: Callable[[], float], where: str) -> None:
+    def __init__(self, spec: dict, clock: Callable[[], float] | None, where: str) -> None:
         # No fsync: a simulation that is cut off plays its last rounds again from a checkpoint.
         self._store = ts.KvStore.open(spec, context=ts.Context({"file_io_sync": False})).result()
         self._clock = clock
@@ -128,29 +143,24 @@ class _KvStoreBucket(abc.ABC):
     def head(self, key: str) -> Head | None:
         """Time and size of an object; None if there is none."""
 
-    def get(self, key: str, *, max_bytes: int) -> bytes:
-        """An object's bytes.
+    @abc.abstractmethod
+    def get(self, key: str, *, max_bytes: int) -> Object:
+        """An object.
 
         Raises:
           FileNotFoundError: there is no such object.
           ObjectTooLarge: it has more than ``max_bytes`` bytes; none of them was read.
           OSError: the provider failed.
         """
-        head = self.head(key)
+
+    def _check_size(self, key: str, head: Head | None, max_bytes: int) -> Head:
         if head is None:
             raise FileNotFoundError(f"{self._where}: no object {key!r}")
         if head.size > max_bytes:
             raise ObjectTooLarge(
                 f"{self._where}: object {key!r} has {head.size} bytes, at most {max_bytes} expected"
             )
-        try:
-            # The range keeps the bound even if the object is replaced by a larger one in between.
-            result = self._store.read(key, byte_range=slice(0, head.size)).result()
-        except ValueError as error:
-            raise storage_failure(error, f"{self._where}: object {key!r} cannot be read") from error
-        if result.state != "value":
-            raise FileNotFoundError(f"{self._where}: no object {key!r}")
-        return result.value
+        return head
 
     def list(self, prefix: str, *, limit: int) -> list[str]:
         """Keys that begin with ``prefix``, sorted, the first ``limit`` of them."""
@@ -168,6 +178,7 @@ class _KvStoreBucket(abc.ABC):
         self._store.delete_range(_range(prefix)).result()
 
     def _stamp(self) -> int:
+        assert self._clock is not None
         now = self._clock()
         if not math.isfinite(now):
             raise ValueError(f"{self._where}: the clock says {now}")
@@ -194,6 +205,12 @@ class MemoryBucket(_KvStoreBucket):
         """Time and size of an object; None if there is none."""
         return self._heads.get(check_key(key))
 
+    def get(self, key: str, *, max_bytes: int) -> Object:
+        """An object; errors as for every bucket."""
+        with self._lock:
+            head = self._check_size(key, self.head(key), max_bytes)
+            return Object(self._store.read(key).result().value, head)
+
     def delete_prefix(self, prefix: str) -> None:
         """Deletes every object whose key begins with ``prefix``; the empty prefix is refused."""
         with self._lock:
@@ -204,7 +221,16 @@ class MemoryBucket(_KvStoreBucket):
 class FolderBucket(_KvStoreBucket):
     """A bucket in a folder: keys are paths of files in it, their modification times the provider's time."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] | None) -> None:
+        """A bucket in a folder, which is made if need be.
+
+        Args:
+          folder: of the objects.
+          clock: the provider's time; None takes the file system's own, in Unix seconds.
+
+        Raises:
+          OSError: the folder cannot be made.
+        """
         self._staging = folder / _STAGING
         try:
             self._staging.mkdir(parents=True, exist_ok=True)
@@ -221,13 +247,14 @@ class FolderBucket(_KvStoreBucket):
           OSError: the disk is full or the folder cannot be written; what was there before is untouched.
         """
         check_key(key)
-        stamp = self._stamp()
         name = f"{os.getpid()}-{threading.get_ident()}-{next(self._numbers)}"
         staged, target = self._staging / name, self._folder / key
         try:
             self._store.write(f"{_STAGING}/{name}", data).result()
-            # Stamped before it is renamed: an object never shows with another time than its own.
-            os.utime(staged, ns=(stamp, stamp))
+            if self._clock is not None:
+                # Stamped before it is renamed: an object never shows with another time than its own.
+                stamp = self._stamp()
+                os.utime(staged, ns=(stamp, stamp))
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(staged, target)
         except (OSError, ValueError) as error:
@@ -237,12 +264,26 @@ class FolderBucket(_KvStoreBucket):
     def head(self, key: str) -> Head | None:
         """Time and size of an object; None if there is none."""
         try:
-            found = os.stat(self._folder / check_key(key))
+            return self._head_of(os.stat(self._folder / check_key(key)))
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def get(self, key: str, *, max_bytes: int) -> Object:
+        """An object; errors as for every bucket."""
+        try:
+            with (self._folder / check_key(key)).open("rb") as file:
+                # Of the open file: what is put in its place meanwhile is another file.
+                head = self._check_size(key, self._head_of(os.fstat(file.fileno())), max_bytes)
+                return Object(file.read(head.size), head)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise FileNotFoundError(f"{self._where}: no object {key!r}") from error
+
+    def _head_of(self, found: os.stat_result) -> Head | None:
         if not stat.S_ISREG(found.st_mode):
             return None
-        return Head(found.st_mtime_ns / _NANOSECONDS, found.st_size)
+        # An owner can set a file's modification time to anything, but not the time of its last change of state.
+        stamp = found.st_ctime_ns if self._clock is None else found.st_mtime_ns
+        return Head(stamp / _NANOSECONDS, found.st_size)
 
 
 def _range(prefix: str) -> ts.KvStore.KeyRange:

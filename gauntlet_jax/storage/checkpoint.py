@@ -160,6 +160,10 @@ class Checkpoints:
             f"every checkpoint in {self._folder} is corrupt ({told}): remove the folder to start from round 0"
         )
 
+    def newest(self) -> int | None:
+        """Rounds that are complete in the newest checkpoint; None without one."""
+        return self._manager.latest_step()
+
     def wait(self) -> None:
         """Waits until the save that is under way is on disk.
 

@@ -16,9 +16,10 @@ def test_the_clock_never_goes_back():
 
 
 def test_a_window_is_counted_from_its_round():
-    times = RoundTimes(seconds=10.0, opens=2.0, closes=9.0)
-    assert times.window(0) == (2.0, 9.0)
-    assert times.window(7) == (72.0, 79.0)
+    times = RoundTimes(seconds=10.0, opens=2.0, closes=9.0, commit_closes=1.5)
+    assert times.window(0.0) == (2.0, 9.0)
+    assert times.window(70.0) == (72.0, 79.0)
+    assert times.commit_window(70.0) == (70.0, 71.5)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,9 @@ def test_beacons_differ_by_seed_round_and_phase():
     assert len(set(drawn)) == len(drawn)
     assert all(len(beacon) == 32 for beacon in drawn)
     assert SeededBeacon(1).opening(2) == SeededBeacon(1).opening(2)
+
+
+@pytest.mark.parametrize(("opens", "closes"), [(-1, 30), (30, 30), (0, 31), (20, 10)])
+def test_commits_come_before_what_they_commit_to(opens: float, closes: float):
+    with pytest.raises(ValueError, match=r"commit_opens .* < commit_closes .* <= opens"):
+        RoundTimes(commit_opens=opens, commit_closes=closes)

@@ -280,8 +280,8 @@ def test_a_full_disk_gets_one_clear_line(path, clock):
     with SqliteLedger(path, clock) as ledger:
         head = ledger.head()
         # The limit on pages stands in for the disk's end: SQLite reports both alike.
-        pages = ledger._chain._database.execute("PRAGMA page_count").fetchone()[0]
-        ledger._chain._database.execute(f"PRAGMA max_page_count = {pages}")
+        pages = ledger.chain._database.execute("PRAGMA page_count").fetchone()[0]
+        ledger.chain._database.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(OSError, match="disk is full"), ledger.transaction():
             for round in range(3, 300):
                 ledger.post_record(round, DIGEST)

@@ -13,7 +13,7 @@ def judge(**changes):
 
 
 def test_a_good_artifact_passes_and_so_do_the_edges():
-    for changes in ({}, {"uploaded_at": 10.0}, {"uploaded_at": 20.0}, {"sync_score": 1.5}):
+    for changes in ({}, {"uploaded_at": 10.0}, {"uploaded_at": 19.999}, {"sync_score": 1.5}):
         assert judge(**changes) is None
 
 
@@ -23,8 +23,13 @@ def test_a_good_artifact_passes_and_so_do_the_edges():
         ({"uploaded_at": None}, Refusal("missing", "no artifact in its bucket")),
         ({"uploaded_at": math.nan}, Refusal("missing", "no artifact in its bucket")),
         ({"uploaded_at": 7.0}, Refusal("early", "uploaded 3.0 s before the window opened")),
+        ({"uploaded_at": 20.0}, Refusal("late", "uploaded 0.0 s after the window closed")),
         ({"uploaded_at": 23.0}, Refusal("late", "uploaded 3.0 s after the window closed")),
+        ({"uploaded_at": None, "unreachable": "no answer"}, Refusal("unreachable", "no answer")),
+        ({"uploaded_at": None, "malformed": "no answer"}, Refusal("malformed", "no answer")),
         ({"malformed": "2 tensors too many"}, Refusal("malformed", "2 tensors too many")),
+        ({"uncommitted": "no commit"}, Refusal("uncommitted", "no commit")),
+        ({"altered": "round 3"}, Refusal("altered", "round 3")),
         ({"sync_score": None}, Refusal("out_of_sync", "no usable sync probe")),
         ({"sync_score": math.nan}, Refusal("out_of_sync", "no usable sync probe")),
         ({"sync_score": math.inf}, Refusal("out_of_sync", "no usable sync probe")),
@@ -40,11 +45,18 @@ def test_each_refusal(changes, expected):
 
 
 def test_the_cheapest_check_speaks_first():
-    wrong = {"duplicate_of": "ada", "sync_score": None, "malformed": "too large", "uploaded_at": 99.0}
+    wrong = {
+        "altered": "round 3",
+        "duplicate_of": "ada",
+        "sync_score": None,
+        "uncommitted": "no commit",
+        "malformed": "too large",
+        "uploaded_at": 99.0,
+    }
     reasons = []
     while wrong:
         verdict = judge(**wrong)
         assert verdict is not None
         reasons.append(verdict.reason)
         wrong.popitem()
-    assert reasons == ["late", "malformed", "out_of_sync", "duplicate"]
+    assert reasons == ["late", "malformed", "uncommitted", "out_of_sync", "duplicate", "altered"]

@@ -1,0 +1,17 @@
+"""The libraries underneath, set up for a command line: a cache of compiled programs, and no chatter."""
+
+import importlib
+import logging
+import os
+from pathlib import Path
+
+
+def quiet() -> None:
+    """Keeps compiled programs between processes, and the libraries' log away from what the user reads."""
+    jax = importlib.import_module("jax")
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "gauntlet_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    for name in ("absl", "orbax", "jax", "tensorstore", "httpx", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and said in one line

@@ -1,0 +1,86 @@
+"""What a node is made of, from its flags: config, key, bucket and the way to other nodes' buckets."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from gauntlet_jax.build.processes import Node, Surroundings
+from gauntlet_jax.cli import overrides
+from gauntlet_jax.cli.node import NodeFlags, credentials
+from gauntlet_jax.cli.run_folder import UsageError
+from gauntlet_jax.config import Config, check_name
+from gauntlet_jax.rewards.ledger_client import LedgerClient
+from gauntlet_jax.storage.endpoints import EndpointPolicy
+from gauntlet_jax.storage.identity import load_or_create
+from gauntlet_jax.storage.object_store import Credentials, open_own_bucket, publish
+from gauntlet_jax.storage.public_bucket import PublicReader
+from gauntlet_jax.terms import check_terms, config_of
+
+_LEDGER_WAIT_SECONDS = 60.0
+_SHORTEST_S3_WINDOW = 3.0
+
+
+def prepare(
+    path: str | None, flags: NodeFlags, *, command: str, say: Callable[[str], None]
+) -> tuple[Config, Node, Surroundings]:
+    """Everything that a node's build takes.
+
+    Args:
+      path: its config file; None takes the terms on the ledger, for a run whose model is no code.
+      flags: of the command.
+      command: "peer" or "validator".
+      say: takes a line for the operator.
+
+    Raises:
+      ValueError: a flag, the config or the terms are wrong; one line says which.
+      OSError: the ledger or the bucket cannot be reached.
+    """
+    check_name(flags.name)
+    reader = LedgerClient(flags.ledger, wait_seconds=_LEDGER_WAIT_SECONDS)
+    terms = reader.terms()
+    if path is None:
+        if command == "validator":
+            raise UsageError(
+                "a validator needs the run's CONFIG: how it scores is code, which a ledger does not hand out"
+            )
+        config = config_of(terms)
+    else:
+        config = overrides.load_config(path, Config)
+        check_terms(config, terms)
+    if flags.data_path is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=flags.data_path))
+    home = flags.home if flags.home is not None else Path("runs") / config.name / "nodes" / flags.name
+    identity = load_or_create(home / "identity.key")
+    _check_windows(flags.bucket, config)
+    pair = credentials()
+    own = open_own_bucket(flags.bucket, None if pair is None else Credentials(*pair))
+    address = publish(flags.bucket, _read_credentials(flags))
+    policy = EndpointPolicy(frozenset(flags.allow_endpoint), tuple(flags.allow_folder))
+    public = PublicReader(policy)
+    ledger = LedgerClient(flags.ledger, identity=identity, name=flags.name, wait_seconds=_LEDGER_WAIT_SECONDS)
+    return config, Node(flags.name, identity, own, address, home), Surroundings(ledger, public.open, say)
+
+
+def _read_credentials(flags: NodeFlags) -> Credentials | None:
+    if (flags.read_access_key is None) != (flags.read_secret_key is None):
+        raise UsageError("--read-access-key and --read-secret-key go together")
+    if flags.read_access_key is None or flags.read_secret_key is None:
+        return None
+    return Credentials(flags.read_access_key, flags.read_secret_key)
+
+
+def _check_windows(bucket: str, config: Config) -> None:
+    """Object stores keep whole seconds: a window must be whole seconds too, and not too few."""
+    if bucket.startswith("file:"):
+        return
+    times = config.times
+    edges = [times.seconds, times.opens, times.closes]
+    windows = [times.closes - times.opens]
+    if config.commit_reveal:
+        edges += [times.commit_opens, times.commit_closes]
+        windows.append(times.commit_closes - times.commit_opens)
+    if any(edge != int(edge) for edge in edges) or min(windows) < _SHORTEST_S3_WINDOW:
+        raise ValueError(
+            f"times: object stores keep whole seconds, so windows begin and end on whole seconds and take at least"
+            f" {_SHORTEST_S3_WINDOW:.0f}; this run's do not"
+        )

@@ -1,0 +1,230 @@
+"""A replica: one node's copy of the parameters, which moves on by final records alone and so stays equal to all others.
+
+It makes the update again from the artifacts that the record names, in the record's order. Where one of them is gone or was
+changed, or this hardware rounds otherwise, it takes the update's published signs: theta - alpha * (+-1) is exact everywhere.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gauntlet_jax.nodes.aggregation import combine_sent
+from gauntlet_jax.nodes.inspection import Member, nothing_sent
+from gauntlet_jax.nodes.peer import artifact_key
+from gauntlet_jax.nodes.published_record import PublishedRecord
+from gauntlet_jax.storage.artifact import (
+    PROBE,
+    MalformedArtifact,
+    MissingArtifact,
+    Schema,
+    payload_digest,
+    read_artifact,
+)
+from gauntlet_jax.storage.bucket import ReadableBucket
+from gauntlet_jax.storage.digest import params_digest
+from gauntlet_jax.storage.publication import read_checkpoint, read_update
+from gauntlet_jax.types import Params, PeerId, PseudoGradient
+
+
+class Diverged(ValueError):
+    """A final record cannot be followed: its parameters are not what its artifacts or its update give here."""
+
+
+class ReplicaSteps(NamedTuple):
+    """The compiled functions of a replica.
+
+    Attributes:
+      inspect: ``arrays -> (pseudo_gradient, well_formed)``.
+      combine: ``(stack, weights) -> update``.
+      apply: ``(params, update, alpha) -> params``; the old ones are donated.
+    """
+
+    inspect: Callable[..., tuple[PseudoGradient, Any]]
+    combine: Callable[..., Params]
+    apply: Callable[..., Params]
+
+
+class Replica:
+    """The parameters of a run, at one node.
+
+    Attributes:
+      params: theta_t.
+      round: t, the next round whose record is to be followed.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        *,
+        run: str,
+        steps: ReplicaSteps,
+        schema: Schema,
+        top_g: int,
+        max_declared: int,
+        say: Callable[[str], None],
+    ):
+        """A replica at the start of a run.
+
+        Args:
+          params: theta_0.
+          run: the run's name.
+          steps: compiled functions.
+          schema: of an artifact's arrays.
+          top_g: G, the divisor of the update.
+          max_declared: the most sequences that a peer may declare.
+          say: takes a line for the node's operator.
+        """
+        self.params = params
+        self.round = 0
+        self._run = run
+        self._steps = steps
+        self._schema = schema
+        self._top_g = top_g
+        self._max_declared = max_declared
+        self._say = say
+        self._nothing = nothing_sent(schema, steps.inspect)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers theta has."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    def flat(self) -> np.ndarray:
+        """theta_t as one row, float32[parameters]."""
+        leaves = jax.device_get(jax.tree.leaves(self.params))
+        return np.concatenate([np.asarray(leaf, np.float32).reshape(-1) for leaf in leaves])
+
+    def after(
+        self,
+        published: PublishedRecord,
+        members: Mapping[PeerId, Member],
+        update_buckets: Sequence[ReadableBucket],
+    ) -> Params:
+        """theta_{t+1} as a record of round t says; this replica stays where it is.
+
+        Args:
+          published: the record.
+          members: the peers by name, to read the artifacts that it names.
+          update_buckets: of validators, where the published signs may be.
+
+        Raises:
+          Diverged: neither way leads to the parameters whose digest the record has.
+        """
+        record = published.record
+        assert record.round == self.round
+        sent = self._artifacts(published, members)
+        if sent is not None:
+            update = combine_sent(
+                self._steps.combine,
+                sent,
+                divisor=self._top_g,
+                places=self._top_g,
+                nothing=self._nothing,
+            )
+            found = self._apply(update, record.learning_rate)
+            if params_digest(found) == record.params_digest:
+                return found
+            self._say(
+                f"round {record.round}: the artifacts give other parameters here; trying the signed update"
+            )
+        signs = self._signs(published, update_buckets)
+        if signs is not None:
+            found = self._apply(signs, record.learning_rate)
+            if params_digest(found) == record.params_digest:
+                return found
+        raise Diverged(
+            f"round {record.round}: the record of {published.validator} cannot be followed:"
+            f" {'neither its artifacts nor its update give' if signs is not None else 'no readable update, and its artifacts do not give'}"
+            f" the parameters {record.params_digest[:12]}"
+        )
+
+    def move_to(self, params: Params, round: int) -> None:
+        """Takes up parameters that were checked."""
+        self.params, self.round = params, round
+
+    def restore_published(self, bucket: ReadableBucket, round: int, digest: str) -> bool:
+        """Takes up a checkpoint of theta_round from a validator's bucket, if it is there and has the digest."""
+        try:
+            flat = read_checkpoint(bucket, round, self.parameters)
+        except (MissingArtifact, MalformedArtifact, OSError):
+            return False
+        found = self._unflatten(flat)
+        if params_digest(found) != digest:
+            return False
+        self.move_to(found, round)
+        return True
+
+    def _artifacts(
+        self, published: PublishedRecord, members: Mapping[PeerId, Member]
+    ) -> list[PseudoGradient] | None:
+        """The pseudo-gradients of the record's top-G, by slot; None if one cannot be had as it was judged."""
+        sent = []
+        for peer in published.record.peers:
+            if not peer.aggregated:
+                continue
+            member, why = members.get(peer.name), "is not registered"
+            if member is not None:
+                try:
+                    received = read_artifact(
+                        member.bucket,
+                        artifact_key(self.round),
+                        self._schema,
+                        run=self._run,
+                        round=self.round,
+                        peer=peer.name,
+                        public_key=member.public_key,
+                        max_declared=self._max_declared,
+                    )
+                except (MissingArtifact, MalformedArtifact) as error:
+                    why = f"has no such artifact any more ({error})"
+                except OSError:
+                    why = "has a bucket that cannot be read now"
+                else:
+                    arrays = {name: array for name, array in received.arrays.items() if name != PROBE}
+                    if payload_digest(arrays) == peer.digest:
+                        pseudo_gradient, well_formed = self._steps.inspect(arrays)
+                        if well_formed:
+                            sent.append(pseudo_gradient)
+                            continue
+                    why = "has changed its artifact since it was judged"
+            self._say(f"round {self.round}: {peer.name} {why}; taking the signed update in its place")
+            return None
+        return sent
+
+    def _signs(self, published: PublishedRecord, buckets: Sequence[ReadableBucket]) -> Params | None:
+        """The published signs of the update, shaped like the parameters."""
+        if not published.update_planes:
+            return None
+        for bucket in buckets:
+            try:
+                flat = read_update(
+                    bucket,
+                    self.round,
+                    parameters=self.parameters,
+                    planes=published.update_planes,
+                    sha256=published.update_sha256,
+                )
+            except (MissingArtifact, MalformedArtifact, OSError):
+                continue
+            return self._unflatten(np.asarray(flat, np.float32))
+        return None
+
+    def _unflatten(self, flat: np.ndarray) -> Params:
+        """A row as a tree like the parameters, placed like them."""
+        leaves, structure = jax.tree.flatten(self.params)
+        ends = np.cumsum([leaf.size for leaf in leaves])
+        parts = np.split(flat, ends[:-1])
+        return jax.tree.unflatten(
+            structure,
+            [
+                jax.device_put(part.reshape(leaf.shape).astype(leaf.dtype), leaf.sharding)
+                for part, leaf in zip(parts, leaves, strict=True)
+            ],
+        )
+
+    def _apply(self, update: Params, alpha: float) -> Params:
+        # The step donates its parameters; these must stay until the result is known to be right.
+        return self._steps.apply(jax.tree.map(jnp.copy, self.params), update, np.float32(alpha))

@@ -1,0 +1,237 @@
+"""What the processes of a run share: a ledger, public buckets and the final records; nothing else passes between them."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import optax
+
+from gauntlet_jax.nodes.beacon import Beacon
+from gauntlet_jax.nodes.clock import RoundTimes
+from gauntlet_jax.nodes.inspection import Member
+from gauntlet_jax.nodes.peer import Opening
+from gauntlet_jax.nodes.published_record import (
+    PublishedRecord,
+    max_record_bytes,
+    read_published,
+    record_key,
+)
+from gauntlet_jax.nodes.replica import Replica
+from gauntlet_jax.rewards.ledger import Posting, Registration, RunStatus, SharedLedger
+from gauntlet_jax.storage.bucket import BucketUnavailable, Object, ObjectTooLarge, ReadableBucket
+from gauntlet_jax.types import PeerId
+
+POLL_SECONDS = 0.25
+
+
+class NoRecord(OSError):
+    """A record that the ledger knows cannot be had from any validator's bucket, now."""
+
+
+class RunRules(NamedTuple):
+    """What a node knows of its run from the terms.
+
+    Attributes:
+      run: the run's name.
+      rounds: where it ends.
+      slots: places for peers.
+      times: how a round is cut up.
+      commit_reveal: whether artifacts are committed to first.
+      learning_rate: alpha_t.
+      succession_seconds: T, between the turns of two validators.
+      checkpoint_every: rounds between two published checkpoints.
+      corpus: sha256 of the training text of this node.
+    """
+
+    run: str
+    rounds: int
+    slots: int
+    times: RoundTimes
+    commit_reveal: bool
+    learning_rate: optax.Schedule
+    succession_seconds: float
+    checkpoint_every: int
+    corpus: str
+
+
+class SharedRun:
+    """A run as one of its processes sees it."""
+
+    def __init__(
+        self,
+        ledger: SharedLedger,
+        rules: RunRules,
+        *,
+        beacon: Beacon,
+        open_bucket: Callable[[str], ReadableBucket],
+        say: Callable[[str], None],
+    ):
+        """A view of a run.
+
+        Args:
+          ledger: of the run.
+          rules: from its terms.
+          beacon: of the run.
+          open_bucket: a public address to a bucket to read; ValueError for one that this node does not accept.
+          say: takes a line for the node's operator.
+        """
+        self.ledger = ledger
+        self.rules = rules
+        self.say = say
+        self._beacon = beacon
+        self._open_bucket = open_bucket
+        self._buckets: dict[str, ReadableBucket] = {}
+
+    def opening(self, status: RunStatus) -> Opening:
+        """The current round, as everybody knows it."""
+        assert status.round is not None and status.start is not None
+        return self.opening_of(status.round, status.start)
+
+    def opening_of(self, round: int, start: float) -> Opening:
+        """A round that has begun at ``start``, seconds of the run's clock."""
+        rules = self.rules
+        return Opening(
+            rules.run,
+            round,
+            rules.times.window(start),
+            rules.times.commit_window(start) if rules.commit_reveal else None,
+            self._beacon.opening(round),
+            float(np.asarray(rules.learning_rate(round))),
+        )
+
+    def closing(self, round: int) -> bytes:
+        """The beacon that nobody knew before the round's put window had closed."""
+        return self._beacon.closing(round)
+
+    def members(self, round: int) -> dict[PeerId, Member]:
+        """The peers that take part in a round, by name."""
+        return {
+            entry.name: Member(entry.name, entry.slot, self.bucket(entry.bucket), entry.public_key)
+            for entry in self.ledger.registrations(round)
+            if entry.slot is not None
+        }
+
+    def validators(self) -> list[Registration]:
+        """The registered validators, the largest stake first."""
+        found = [entry for entry in self.ledger.registrations(None) if entry.slot is None]
+        return sorted(found, key=lambda entry: -entry.stake)
+
+    def bucket(self, address: str) -> ReadableBucket:
+        """A public bucket; one that this node does not accept fails at every read."""
+        if address not in self._buckets:
+            try:
+                self._buckets[address] = self._open_bucket(address)
+            except ValueError as error:
+                self.say(f"a bucket is not read: {error}")
+                self._buckets[address] = _RefusedBucket()
+        return self._buckets[address]
+
+    def posted(self, posting: Posting) -> PublishedRecord:
+        """The record that a validator posted, from its bucket or another validator's copy.
+
+        Raises:
+          NoRecord: no bucket has a document of that digest.
+          BadDocument: the document is there, and is no record.
+        """
+        validators = self.validators()
+        poster = next((entry for entry in validators if entry.name == posting.validator), None)
+        if poster is None:
+            raise NoRecord(f"round {posting.round}: its validator {posting.validator} is not registered")
+        for entry in [poster, *(other for other in validators if other is not poster)]:
+            try:
+                found = self.bucket(entry.bucket).get(
+                    record_key(posting.round, posting.digest), max_bytes=max_record_bytes(self.rules.slots)
+                )
+            except (OSError, ObjectTooLarge):
+                continue
+            published = read_published(
+                found.data,
+                run=self.rules.run,
+                round=posting.round,
+                validator=poster.name,
+                public_key=poster.public_key,
+                slots=self.rules.slots,
+            )
+            if published.digest == posting.digest:
+                return published
+        raise NoRecord(
+            f"round {posting.round}: the record of {posting.validator} is in no validator's bucket"
+        )
+
+    def join(self, replica: Replica, round: int) -> None:
+        """Takes up the newest published checkpoint that is newer than the replica, and of a round up to ``round``.
+
+        A checkpoint is believed for its digest alone, which the final record of the round before it has.
+        """
+        every = self.rules.checkpoint_every
+        buckets = [self.bucket(entry.bucket) for entry in self.validators()]
+        for candidate in range(round // every * every, replica.round, -every):
+            posting = self.ledger.record(candidate - 1)
+            if posting is None:
+                continue
+            digest = self.posted(posting).record.params_digest
+            if any(replica.restore_published(bucket, candidate, digest) for bucket in buckets):
+                self.say(f"took up the checkpoint of round {candidate}")
+                return
+
+    def catch_up(
+        self,
+        replica: Replica,
+        round: int,
+        *,
+        stop: threading.Event,
+        followed: Callable[[PublishedRecord], None] = lambda published: None,
+    ) -> None:
+        """Follows the final records as far as there are any.
+
+        Args:
+          replica: moves on.
+          round: where it must be at the least.
+          stop: ends it between two rounds.
+          followed: called after each round.
+
+        Raises:
+          NoRecord: a record cannot be had now: try again later.
+          Diverged: a final record cannot be followed at all.
+          ValueError: the run trains on another text than this node.
+        """
+        if round - replica.round > self.rules.checkpoint_every:
+            self.join(replica, round)
+        while not stop.is_set() and replica.round < self.rules.rounds:
+            posting = self.ledger.record(replica.round)
+            if posting is None and replica.round >= round:
+                return
+            if posting is None:
+                raise NoRecord(f"round {replica.round}: the ledger has no final record yet")
+            published = self.posted(posting)
+            self.check_corpus(published)
+            buckets = [self.bucket(entry.bucket) for entry in self.validators()]
+            params = replica.after(published, self.members(replica.round), buckets)
+            replica.move_to(params, replica.round + 1)
+            followed(published)
+
+    def check_corpus(self, published: PublishedRecord) -> None:
+        """Raises ValueError if a record was made with another text than this node's."""
+        if published.corpus != self.rules.corpus:
+            raise ValueError(
+                f"this run trains on another text than this node has ({self.rules.corpus[:12]} here,"
+                f" {published.corpus[:12]} there; the default text differs between Python versions): give --data-path"
+            )
+
+
+class _RefusedBucket:
+    """Stands for a bucket at an address that this node does not read."""
+
+    def head(self, key: str) -> None:
+        """Fails."""
+        raise BucketUnavailable("its address is not accepted here")
+
+    def get(self, key: str, *, max_bytes: int) -> Object:
+        """Fails."""
+        raise BucketUnavailable("its address is not accepted here")
+
+
+def ranked(validators: Sequence[Registration]) -> Mapping[str, int]:
+    """Their places in the succession of the lead, by name."""
+    return {entry.name: rank for rank, entry in enumerate(validators)}

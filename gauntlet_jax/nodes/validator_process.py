@@ -1,0 +1,326 @@
+"""A validator as a process of its own: judges every round, posts when it is its turn, and rejects what is wrong.
+
+After each round it writes a journal: what it remembers of the peers, and the record that it has signed. A validator that is
+killed goes on from there: it never judges a round twice, and what it had not posted yet it posts then.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gauntlet_jax.nodes.peer import Opening
+from gauntlet_jax.nodes.published_record import PublishedRecord, publish, read_published, record_key
+from gauntlet_jax.nodes.record import PeerRecord, RoundRecord
+from gauntlet_jax.nodes.replica import Diverged, Replica
+from gauntlet_jax.nodes.shared_run import POLL_SECONDS, NoRecord, SharedRun
+from gauntlet_jax.nodes.validator import Validator, Verdict
+from gauntlet_jax.rewards.ledger import LedgerRefused, Posting, RunStatus
+from gauntlet_jax.storage.bucket import Bucket
+from gauntlet_jax.storage.digest import params_digest
+from gauntlet_jax.storage.identity import Identity
+from gauntlet_jax.storage.journal import read_journal, write_journal
+from gauntlet_jax.storage.publication import signs_of, write_checkpoint, write_update
+from gauntlet_jax.storage.signed_json import BadDocument
+from gauntlet_jax.types import Params
+
+_RETRY_SECONDS = 1.0
+_FAULTS = ("early", "late", "malformed", "uncommitted", "out_of_sync")
+"""Refusals that every honest reader of an artifact must come to; the others depend on what else could be read."""
+
+
+class Publishing(NamedTuple):
+    """What a validator needs to publish.
+
+    Attributes:
+      identity: its keys.
+      bucket: its own, to write.
+      slots: of the run.
+      emission: units a round, which every record must give out.
+      heldout_loss: ``params -> nats/token``.
+      heldout_every: rounds between two measurements.
+      signed: whether updates are signs, and so can be published at one bit a parameter.
+      checkpoints_kept: published checkpoints that stay.
+    """
+
+    identity: Identity
+    bucket: Bucket
+    slots: int
+    emission: int
+    heldout_loss: Callable[[Params], float]
+    heldout_every: int
+    signed: bool
+    checkpoints_kept: int
+
+
+class ValidatorProcess:
+    """The life of one validator, round after round.
+
+    Attributes:
+      judged: the last round that it judged; -1 before the first.
+    """
+
+    def __init__(
+        self,
+        run: SharedRun,
+        validator: Validator,
+        replica: Replica,
+        publishing: Publishing,
+        *,
+        apply: Callable[..., Params],
+        journal: Path,
+    ):
+        """A validator that has registered already.
+
+        Args:
+          run: its run.
+          validator: how it judges.
+          replica: its copy of the parameters.
+          publishing: what it signs and writes with.
+          apply: ``(params, update, alpha) -> params``, the old ones donated.
+          journal: the file that it goes on from.
+        """
+        self.judged = -1
+        self._run = run
+        self._validator = validator
+        self._replica = replica
+        self._publishing = publishing
+        self._apply = apply
+        self._journal = journal
+        self._own: PublishedRecord | None = None
+        self._before: tuple[Opening, set[str]] | None = None
+        self._examined: set[str] = set()
+        self._trouble = ""
+
+    def restore(self) -> None:
+        """Takes up its journal, if there is one.
+
+        Raises:
+          CorruptJournal: the file was altered.
+        """
+        found = read_journal(self._journal)
+        if found is None:
+            return
+        self._validator.restore(found["memory"])
+        self.judged = found["judged"]
+        publishing = self._publishing
+        self._own = read_published(
+            found["document"].encode(),
+            run=self._run.rules.run,
+            round=self.judged,
+            validator=self._validator.name,
+            public_key=publishing.identity.public_key,
+            slots=publishing.slots,
+        )
+        self._run.say(f"took up its journal of round {self.judged}")
+
+    def live(self, stop: threading.Event) -> None:
+        """Judges until the run is over or ``stop`` is set; an outage of ledger or storage is waited out.
+
+        Raises:
+          ValueError: this node cannot take part in the run at all.
+        """
+        while not stop.is_set():
+            try:
+                status = self._run.ledger.status()
+                self._turn(status, stop)
+                if status.round is not None and status.round >= self._run.rules.rounds:
+                    self._run.say(f"the run is over, parameters {params_digest(self._replica.params)}")
+                    return
+                self._trouble = ""
+            except (OSError, LedgerRefused) as error:
+                self._report(str(error))
+                stop.wait(_RETRY_SECONDS)
+
+    def close(self) -> None:
+        """Lets go of nothing: its journal is closed after every round."""
+
+    def _turn(self, status: RunStatus, stop: threading.Event) -> None:
+        if status.round is None:
+            stop.wait(POLL_SECONDS)
+            return
+        self._run.catch_up(self._replica, status.round, stop=stop, followed=self._followed)
+        if status.round >= self._run.rules.rounds or stop.is_set():
+            return
+        if self._replica.round > status.round:
+            stop.wait(POLL_SECONDS)
+            return
+        opening = self._run.opening(status)
+        if self._run.ledger.now() < opening.window.closes:
+            stop.wait(POLL_SECONDS)
+            return
+        if self.judged < status.round:
+            self._judge(opening)
+            status = self._run.ledger.status()
+        if status.round != opening.round or self._replica.round != opening.round:
+            return
+        if status.pending is None:
+            self._post(opening, status)
+        elif (
+            status.pending.final_at is None
+            and status.pending.validator != self._validator.name
+            and status.pending.digest not in self._examined
+        ):
+            self._examine(status.pending)
+        stop.wait(POLL_SECONDS)
+
+    def _judge(self, opening: Opening) -> None:
+        """Decides the round, publishes the decision and writes the journal, in this order: posting comes after."""
+        publishing, replica = self._publishing, self._replica
+        members = self._run.members(opening.round)
+        for member in members.values():
+            self._validator.admit(member)
+        altered = self._validator.changed(*self._before) if self._before else {}
+        verdict = self._validator.judge(
+            opening, self._run.closing(opening.round), replica.params, altered=altered
+        )
+        self._before = (opening, {peer.name for peer in verdict.peers if peer.refusal is None})
+        record = self._record(opening, verdict)
+        planes, sha256 = (
+            write_update(publishing.bucket, opening.round, signs_of(verdict.update))
+            if publishing.signed
+            else (0, "")
+        )
+        own = publish(
+            record,
+            run=opening.run,
+            validator=self._validator.name,
+            corpus=self._run.rules.corpus,
+            update_planes=planes,
+            update_sha256=sha256,
+            identity=publishing.identity,
+        )
+        publishing.bucket.put(record_key(opening.round, own.digest), own.document)
+        document = {
+            "judged": opening.round,
+            "memory": self._validator.state(),
+            "document": own.document.decode(),
+        }
+        write_journal(self._journal, document)
+        self._own, self.judged = own, opening.round
+        refused = [f"{peer.name} {peer.refusal}" for peer in record.peers if peer.refusal]
+        self._run.say(
+            f"round {opening.round}: {len(record.peers) - len(refused)} of {len(record.peers)} accepted"
+            + (f" ({', '.join(refused)})" if refused else "")
+        )
+
+    def _record(self, opening: Opening, verdict: Verdict) -> RoundRecord:
+        params = self._apply(
+            jax.tree.map(jnp.copy, self._replica.params), verdict.update, np.float32(opening.step_size)
+        )
+        measured = opening.round == 0 or (opening.round + 1) % self._publishing.heldout_every == 0
+        return RoundRecord(
+            round=opening.round,
+            learning_rate=opening.step_size,
+            heldout_loss=self._publishing.heldout_loss(params) if measured else None,
+            baseline_loss=None,
+            params_digest=params_digest(params),
+            emission=sum(peer.payout for peer in verdict.peers) + verdict.reserve,
+            reserve=verdict.reserve,
+            peers=verdict.peers,
+        )
+
+    def _post(self, opening: Opening, status: RunStatus) -> None:
+        """Posts its record, if it is its turn: the ledger decides that."""
+        own = self._own
+        if own is None or own.record.round != opening.round or self._validator.name in status.vetoed:
+            return
+        ranks = {entry.name: rank for rank, entry in enumerate(self._run.validators())}
+        turn = opening.window.closes + ranks[self._validator.name] * self._run.rules.succession_seconds
+        before = {name for name, rank in ranks.items() if rank < ranks[self._validator.name]}
+        if self._run.ledger.now() < turn and not before <= set(status.vetoed):
+            return
+        record = own.record
+        try:
+            self._run.ledger.post_weights(record.round, {peer.name: peer.incentive for peer in record.peers})
+            self._run.ledger.post_record(
+                record.round,
+                own.digest,
+                {peer.name: peer.payout for peer in record.peers},
+                record.reserve,
+            )
+        except LedgerRefused as refused:
+            self._report(f"round {record.round}: the ledger did not take the record: {refused}")
+        else:
+            self._run.say(f"round {record.round}: posted")
+
+    def _examine(self, posting: Posting) -> None:
+        """Looks at the record that another validator posted, and rejects it if it is wrong."""
+        try:
+            fault = self._fault(posting)
+        except NoRecord as error:
+            self._report(
+                str(error)
+            )  # it may still come, and what stays away cannot become anybody's parameters
+            return
+        self._examined.add(posting.digest)
+        if fault is None:
+            return
+        self._run.say(f"round {posting.round}: rejecting the record of {posting.validator}: {fault}")
+        try:
+            self._run.ledger.reject_record(posting.round, posting.digest)
+        except LedgerRefused as refused:
+            self._report(f"round {posting.round}: the ledger did not take the rejection: {refused}")
+
+    def _fault(self, posting: Posting) -> str | None:
+        """What is wrong with a posted record, as one clause; None if nothing is."""
+        try:
+            published = self._run.posted(posting)
+        except BadDocument as bad:
+            return str(bad)
+        record = published.record
+        if record.emission != self._publishing.emission:
+            return "it does not give out the round's emission"
+        paid = {peer.name: peer.payout for peer in record.peers}
+        if (paid, record.reserve) != (dict(posting.payouts), posting.reserve):
+            return "its payouts are not those that were posted"
+        expected = self._run.opening_of(posting.round, self._run.ledger.status().start or 0.0).step_size
+        if record.learning_rate != expected:
+            return "its step size is not the schedule's"
+        if published.corpus != self._run.rules.corpus:
+            return "it was made with another text"
+        if self._own is not None and self._own.record.round == posting.round:
+            own = {peer.name: peer for peer in self._own.record.peers}
+            for peer in record.peers:
+                fault = _disagreement(peer, own.get(peer.name))
+                if fault is not None:
+                    return fault
+        buckets = [self._run.bucket(entry.bucket) for entry in self._run.validators()]
+        try:
+            self._replica.after(published, self._run.members(posting.round), buckets)
+        except Diverged:
+            return "its parameters do not follow from its artifacts"
+        return None
+
+    def _followed(self, published: PublishedRecord) -> None:
+        """Keeps a copy of what became final, and publishes checkpoints."""
+        publishing, round = self._publishing, published.record.round + 1
+        if published.validator != self._validator.name:
+            publishing.bucket.put(record_key(round - 1, published.digest), published.document)
+        every = self._run.rules.checkpoint_every
+        if round % every == 0:
+            write_checkpoint(publishing.bucket, round, self._replica.flat())
+            outdated = round - publishing.checkpoints_kept * every
+            if outdated > 0:
+                publishing.bucket.delete_prefix(f"checkpoints/{outdated:08d}/")
+
+    def _report(self, trouble: str) -> None:
+        """Says a trouble once, not at every try."""
+        if trouble != self._trouble:
+            self._run.say(f"{trouble}; trying again")
+            self._trouble = trouble
+
+
+def _disagreement(theirs: PeerRecord, own: PeerRecord | None) -> str | None:
+    """What a record says of a peer that this validator has seen to be false, as one clause."""
+    if own is None or not theirs.aggregated:
+        return None
+    if own.refusal in _FAULTS:
+        return f"it aggregates {theirs.name}, whose artifact is refused here as {own.refusal}"
+    if own.digest is not None and own.digest != theirs.digest:
+        return f"it aggregates another artifact of {theirs.name} than was there"
+    return None

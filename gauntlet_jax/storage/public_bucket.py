@@ -1,0 +1,283 @@
+"""Strangers' buckets, to read: within a deadline, a size and a number of connections, from accepted addresses alone.
+
+Objects come by plain HTTP GET and HEAD, of URLs that are signed here with the read credentials that their owner has published,
+or unsigned. (The clients of the storage libraries follow redirects and connect to wherever a name leads them.) What the
+provider says of time and size is taken from the very answer that has the content.
+"""
+
+import dataclasses
+import datetime
+import email.utils
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import httpcore
+import obstore
+from obstore.store import S3Store
+
+from gauntlet_jax.storage.bucket import (
+    BucketUnavailable,
+    Head,
+    Object,
+    ObjectTooLarge,
+    ReadableBucket,
+    check_key,
+)
+from gauntlet_jax.storage.endpoints import Address, CheckedNetwork, EndpointPolicy, RefusedEndpoint, tls
+
+_OK = 200
+_MISSING = (404, 410)
+_REDIRECTS = range(300, 400)
+_SIGNED_FOR = datetime.timedelta(minutes=10)
+_NANOSECONDS = 1_000_000_000
+_LATEST_PLAUSIBLE = 2.0**40
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadLimits:
+    """Bounds on what strangers' storage may cost.
+
+    Attributes:
+      seconds: for one object, from the request to its last byte.
+      connect_seconds: of these, to be connected.
+      connections: open at a time, over all buckets.
+    """
+
+    seconds: float = 10.0
+    connect_seconds: float = 3.0
+    connections: int = 32
+
+
+class PublicReader:
+    """Opens strangers' buckets; all of them share one set of connections."""
+
+    def __init__(
+        self,
+        policy: EndpointPolicy,
+        limits: ReadLimits = ReadLimits(),
+        *,
+        network: httpcore.NetworkBackend | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """A reader under a policy.
+
+        Args:
+          policy: what is read from.
+          limits: of each read.
+          network: connects; None connects to judged addresses (see ``CheckedNetwork``).
+          now: a clock that never goes back, in seconds.
+        """
+        self._policy = policy
+        self._limits = limits
+        self._now = now
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls(),
+            max_connections=limits.connections,
+            max_keepalive_connections=limits.connections,
+            keepalive_expiry=30.0,
+            network_backend=network or CheckedNetwork(policy, limits.seconds),
+        )
+
+    def open(self, address: str) -> ReadableBucket:
+        """A bucket by its public address; nothing is sent yet.
+
+        Raises:
+          RefusedAddress: this reader does not accept the address.
+        """
+        parsed = self._policy.check(address)
+        if parsed.scheme == "file":
+            return PublicFolder(parsed.folder)
+        return PublicBucket(parsed, self._pool, self._limits, self._now)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._pool.close()
+
+
+class PublicBucket:
+    """A stranger's bucket behind HTTP."""
+
+    def __init__(
+        self, address: Address, pool: httpcore.ConnectionPool, limits: ReadLimits, now: Callable[[], float]
+    ) -> None:
+        """See ``PublicReader.open``."""
+        self._address = address
+        self._pool = pool
+        self._limits = limits
+        self._now = now
+        self._signer = _signer(address) if address.access_key else None
+
+    def head(self, key: str) -> Head | None:
+        """Time and size of an object; None if there is none.
+
+        Raises:
+          BucketUnavailable: it did not answer as it must.
+        """
+        return self._ask("HEAD", key, 0)[0]
+
+    def get(self, key: str, *, max_bytes: int) -> Object:
+        """An object; no more than ``max_bytes`` of it are read, whatever is announced.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ObjectTooLarge: it has more.
+          BucketUnavailable: it did not answer as it must.
+        """
+        head, data = self._ask("GET", key, max_bytes)
+        if head is None:
+            raise FileNotFoundError(f"no object {key!r}")
+        return Object(data, head)
+
+    def _ask(self, method: str, key: str, max_bytes: int) -> tuple[Head | None, bytes]:
+        until = self._now() + self._limits.seconds
+        timeouts = {
+            "connect": self._limits.connect_seconds,
+            "read": self._limits.seconds,
+            "write": self._limits.seconds,
+            "pool": self._limits.seconds,
+        }
+        try:
+            with self._pool.stream(
+                method,
+                self._url(method, check_key(key)),
+                headers={"Accept-Encoding": "identity", "User-Agent": "gauntlet_jax"},
+                extensions={"timeout": timeouts},
+            ) as response:
+                if response.status in _MISSING:
+                    return None, b""
+                head = _head_of(response, method)
+                if method == "HEAD":
+                    return head, b""
+                return head, self._body(response, head, max_bytes, until)
+        except RefusedEndpoint as error:
+            raise BucketUnavailable("its endpoint has an address that is not public") from error
+        except httpcore.TimeoutException as error:
+            raise BucketUnavailable("it did not answer in time") from error
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+            raise BucketUnavailable("it broke the connection off, or speaks no HTTP") from error
+
+    def _body(self, response: httpcore.Response, head: Head, max_bytes: int, until: float) -> bytes:
+        if head.size > max_bytes:
+            raise ObjectTooLarge(f"an object of {head.size} bytes, at most {max_bytes} expected")
+        data = bytearray()
+        for chunk in response.iter_stream():
+            data += chunk
+            # A server that sends a byte now and then keeps within every timeout but this one.
+            if self._now() > until:
+                raise BucketUnavailable("it did not answer in time")
+            if len(data) > head.size:
+                raise BucketUnavailable("it sends more than it announced")
+        if len(data) != head.size:
+            raise BucketUnavailable("it sends less than it announced")
+        return bytes(data)
+
+    def _url(self, method: str, key: str) -> str:
+        address = self._address
+        path = f"{address.prefix}/{key}" if address.prefix else key
+        if self._signer is not None:
+            return obstore.sign(self._signer, "GET" if method == "GET" else "HEAD", path, _SIGNED_FOR)
+        return f"{address.endpoint}/{address.bucket}/{quote(path)}"
+
+
+class PublicFolder:
+    """A folder of this machine that somebody else writes: regular files below it alone, never a link."""
+
+    def __init__(self, folder: Path) -> None:
+        """A folder that the policy has accepted."""
+        self._folder = folder
+
+    def head(self, key: str) -> Head | None:
+        """Time (the file system's, of the last change of state) and size of an object; None if there is none."""
+        try:
+            descriptor = self._open(key)
+        except FileNotFoundError:
+            return None
+        try:
+            return _file_head(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def get(self, key: str, *, max_bytes: int) -> Object:
+        """An object; errors as for every bucket."""
+        descriptor = self._open(key)
+        with os.fdopen(descriptor, "rb") as file:
+            head = _file_head(descriptor)
+            if head is None:
+                raise FileNotFoundError(f"no object {key!r}")
+            if head.size > max_bytes:
+                raise ObjectTooLarge(f"an object of {head.size} bytes, at most {max_bytes} expected")
+            return Object(file.read(head.size), head)
+
+    def _open(self, key: str) -> int:
+        """Opens a file from the folder down, no step of which may be a link."""
+        *folders, name = check_key(key).split("/")
+        here = -1
+        try:
+            here = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            for folder in folders:
+                below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+                os.close(here)
+                here = below
+            # Not to wait for the other end of a named pipe.
+            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(f"no object {key!r}") from error
+        except OSError as error:
+            raise BucketUnavailable("a link, or a file that cannot be read") from error
+        finally:
+            if here >= 0:
+                os.close(here)
+
+
+def _file_head(descriptor: int) -> Head | None:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Head(found.st_ctime_ns / _NANOSECONDS, found.st_size)
+
+
+def _head_of(response: httpcore.Response, method: str) -> Head:
+    """Time and size that an answer announces."""
+    if response.status in _REDIRECTS:
+        raise BucketUnavailable("it redirects, which is not followed")
+    if response.status != _OK:
+        raise BucketUnavailable(f"it answers with status {response.status}")
+    headers = _single(response)
+    if headers.get("content-encoding", "identity") != "identity":
+        raise BucketUnavailable("it sends compressed content")
+    length = headers.get("content-length", "")
+    if not length.isdecimal() or len(length) > 18:
+        raise BucketUnavailable("it does not say how much it sends")
+    try:
+        at = email.utils.parsedate_to_datetime(headers.get("last-modified", "")).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise BucketUnavailable("it does not say when the object came") from error
+    if not 0 <= at < _LATEST_PLAUSIBLE:
+        raise BucketUnavailable("it does not say when the object came")
+    return Head(at, int(length))
+
+
+def _single(response: httpcore.Response) -> Mapping[str, str]:
+    """Headers by their small-letter names; one that comes twice is none."""
+    headers: dict[str, str] = {}
+    for name, value in response.headers:
+        known = name.decode("latin-1").lower()
+        headers[known] = "" if known in headers else value.decode("latin-1").strip()
+    return headers
+
+
+def _signer(address: Address) -> S3Store:
+    """Signs URLs, offline, with what the bucket's owner has published."""
+    return S3Store(
+        address.bucket,
+        endpoint=address.endpoint,
+        region=address.region,
+        access_key_id=address.access_key,
+        secret_access_key=address.secret_key,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": address.endpoint.startswith("http://")},
+    )
