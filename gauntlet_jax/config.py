@@ -275,6 +275,9 @@ def check(config: Config) -> None:
     for name, (value, below) in above.items():
         if not 0 < value < below:
             raise ValueError(f"{name}: {value} must be above 0 and below {below}")
+    window = config.times.commit_window(0.0)
+    if config.commit_reveal and not window.opens < window.closes:
+        raise ValueError("times: with commit_reveal there must be time to commit before the put window opens")
     if slots_of(config) < len(config.peers):
         raise ValueError(f"slots: {config.slots} is less than the {len(config.peers)} peers that have one")
     if not config.validators:
@@ -329,7 +332,10 @@ def behaviors_of(config: Config) -> dict[PeerId, Behavior]:
     if len(set(names)) < len(names):
         raise ValueError(f"peers, validators: names must differ, {names} do not")
     for name in names:
-        check_name(name)
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ValueError(f"peers: {error}") from error
     found = {}
     for peer in config.peers:
         behavior = BEHAVIORS.get(peer.behavior) if isinstance(peer.behavior, str) else peer.behavior

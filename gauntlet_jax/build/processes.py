@@ -11,7 +11,7 @@ from gauntlet_jax.build.parts import Data, Steps, Task, make_task, read_corpus
 from gauntlet_jax.config import Config, behaviors_of, check, slots_of
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.beacon import LedgerBeacon, SeededBeacon
-from gauntlet_jax.nodes.peer import Arrays, Behavior, Peer
+from gauntlet_jax.nodes.peer import Arrays, Behavior, Opening, Peer
 from gauntlet_jax.nodes.peer_process import PeerProcess
 from gauntlet_jax.nodes.public_view import artifacts_of
 from gauntlet_jax.nodes.replica import Replica, ReplicaSteps
@@ -20,7 +20,7 @@ from gauntlet_jax.nodes.stopwatch import compile_all
 from gauntlet_jax.nodes.validator import Validator
 from gauntlet_jax.nodes.validator_process import Publishing, ValidatorProcess
 from gauntlet_jax.rewards.ledger import SharedLedger
-from gauntlet_jax.storage.bucket import Bucket, ReadableBucket
+from gauntlet_jax.storage.bucket import Bucket, MemoryBucket, ReadableBucket
 from gauntlet_jax.storage.checkpoint import Checkpoints
 from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.training.corpus import Corpus
@@ -88,8 +88,6 @@ def build_peer(config: Config, node: Node, found: Surroundings, *, behavior: str
     acts = BEHAVIORS[behavior] if isinstance(behavior, str) else behavior
     parts = _parts(config, found, peer=True)
     ledger, run, data, steps = found.ledger, parts.run, parts.data, parts.steps
-    slot = ledger.register_peer(node.name, node.address).slot
-    assert slot is not None
 
     def others(reader: PeerId, round: int) -> Iterator[tuple[PeerId, Arrays]]:
         if round < 0:
@@ -105,37 +103,53 @@ def build_peer(config: Config, node: Node, found: Surroundings, *, behavior: str
             now=ledger.now(),
         )
 
-    peer = Peer(
-        node.identity,
-        node.name,
-        slot,
-        acts,
-        params=parts.task.params,
-        steps=steps.peer,
-        batch=config.data.batch,
-        batches_of=data.batches_of,
-        assignment=data.assignment,
-        bucket=node.bucket,
-        seed=config.seed,
-        others=others,
-    )
+    def peer_in(slot: int, bucket: Bucket) -> Peer:
+        return Peer(
+            node.identity,
+            node.name,
+            slot,
+            acts,
+            params=parts.task.params,
+            steps=steps.peer,
+            batch=config.data.batch,
+            batches_of=data.batches_of,
+            assignment=data.assignment,
+            bucket=bucket,
+            seed=config.seed,
+            others=others,
+        )
+
+    _rehearse(peer_in(0, MemoryBucket(lambda: 0.0)), config, parts)
+    checkpoints = Checkpoints(node.folder / "checkpoints", keep=config.checkpoints_kept)
+    # Last, since the run may begin as soon as everybody is registered.
+    slot = ledger.register_peer(node.name, node.address).slot
+    assert slot is not None
     process = PeerProcess(
         run,
-        peer,
+        peer_in(slot, node.bucket),
         parts.replica,
         bucket=node.bucket,
-        checkpoints=Checkpoints(node.folder / "checkpoints", keep=config.checkpoints_kept),
+        checkpoints=checkpoints,
         artifacts_kept=config.artifacts_kept,
     )
     process.restore()
     return process
 
 
+def _rehearse(peer: Peer, config: Config, parts: _Parts) -> None:
+    """A round for nobody: what is compiled at its first use is compiled then, and not in the first window."""
+    times = config.times
+    commits = times.commit_window(0.0) if config.commit_reveal else None
+    opening = Opening(config.name, 0, times.window(0.0), commits, bytes(32), 1e-3)
+    contribution = peer.prepare(opening, parts.task.params)
+    peer.commit(contribution)
+    peer.upload(contribution)
+
+
 def build_validator(config: Config, node: Node, found: Surroundings) -> ValidatorProcess:
     """A validator that is compiled, registered and ready for its first round; arguments and errors as for a peer."""
     parts = _parts(config, found, peer=False)
     data, steps = parts.data, parts.steps
-    found.ledger.register_validator(node.name, node.address)
     validator = Validator(
         node.name,
         slots=slots_of(config),
@@ -170,6 +184,7 @@ def build_validator(config: Config, node: Node, found: Surroundings) -> Validato
         apply=steps.apply,
         journal=node.folder / "journal.json",
     )
+    found.ledger.register_validator(node.name, node.address)
     process.restore()
     return process
 

@@ -4,6 +4,7 @@ The service is the trusted stand-in for a chain: it keeps the order, the beacon 
 that it decides is in a hash-chained file; but it could refuse a call, or foretell the beacon.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -92,8 +93,8 @@ def _serve(database: Path, flags: ServeFlags) -> int:
                 ledger.begin(_open(ledger, database, flags))
                 host, port = listening.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
-                print(f"ledger of run {ledger.terms()['run']} at http://{shown}:{port}", flush=True)
-                _answer(server_of(application(LedgerService(ledger))), listening)
+                told = f"ledger of run {ledger.terms()['run']} at http://{shown}:{port}"
+                _answer(server_of(application(LedgerService(ledger))), listening, told)
             finally:
                 ledger.close()
     print("stopped", flush=True)
@@ -148,12 +149,13 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _answer(server: uvicorn.Server, listening: socket.socket) -> None:
-    """Serves until Ctrl-C or SIGTERM."""
+def _answer(server: uvicorn.Server, listening: socket.socket, told: str) -> None:
+    """Says where, and serves until Ctrl-C or SIGTERM."""
     # uvicorn raises the signal again when it is done: here that is an orderly end.
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, server.handle_exit) for number in numbers]
     try:
+        print(told, flush=True)
         server.run(sockets=[listening])
     finally:
         for number, handler in zip(numbers, before, strict=True):
@@ -161,8 +163,7 @@ def _answer(server: uvicorn.Server, listening: socket.socket) -> None:
 
 
 def _status(url: str) -> int:
-    with judging():
-        client = LedgerClient(url)
+    with judging(), contextlib.closing(LedgerClient(url)) as client:
         status, terms = client.status(), client.terms()
         print(f"run {terms['run']}, {terms['rounds']} rounds, {terms['slots']} slots")
         if status.round is None:

@@ -77,8 +77,9 @@ def _check_windows(bucket: str, config: Config) -> None:
     edges = [times.seconds, times.opens, times.closes]
     windows = [times.closes - times.opens]
     if config.commit_reveal:
-        edges += [times.commit_opens, times.commit_closes]
-        windows.append(times.commit_closes - times.commit_opens)
+        commits = times.commit_window(0.0)
+        edges += commits
+        windows.append(commits.closes - commits.opens)
     if any(edge != int(edge) for edge in edges) or min(windows) < _SHORTEST_S3_WINDOW:
         raise ValueError(
             f"times: object stores keep whole seconds, so windows begin and end on whole seconds and take at least"

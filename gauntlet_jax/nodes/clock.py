@@ -39,23 +39,24 @@ class RoundTimes:
       opens: when the put window opens.
       closes: when it closes.
       commit_opens: when the window for commits opens, where commit-reveal is on.
-      commit_closes: when it closes, at the latest as the put window opens.
+      commit_closes: when it closes, at the latest as the put window opens; None: then.
     """
 
     seconds: float = 60.0
     opens: float = 30.0
     closes: float = 50.0
     commit_opens: float = 0.0
-    commit_closes: float = 30.0
+    commit_closes: float | None = None
 
     def __post_init__(self):
         if not 0 <= self.opens < self.closes < self.seconds:
             raise ValueError(
                 f"round times: 0 <= opens ({self.opens}) < closes ({self.closes}) < seconds ({self.seconds}) must hold"
             )
-        if not 0 <= self.commit_opens < self.commit_closes <= self.opens:
+        closes = self.opens if self.commit_closes is None else self.commit_closes
+        if self.commit_closes is not None and not 0 <= self.commit_opens < closes <= self.opens:
             raise ValueError(
-                f"round times: 0 <= commit_opens ({self.commit_opens}) < commit_closes ({self.commit_closes})"
+                f"round times: 0 <= commit_opens ({self.commit_opens}) < commit_closes ({closes})"
                 f" <= opens ({self.opens}) must hold"
             )
 
@@ -65,4 +66,5 @@ class RoundTimes:
 
     def commit_window(self, start: float) -> Window:
         """The window for commits of the round that begins at ``start``."""
-        return Window(start + self.commit_opens, start + self.commit_closes)
+        closes = self.opens if self.commit_closes is None else self.commit_closes
+        return Window(start + self.commit_opens, start + closes)

@@ -11,22 +11,14 @@ from gauntlet_jax.nodes.beacon import Beacon
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.inspection import Member
 from gauntlet_jax.nodes.peer import Opening
-from gauntlet_jax.nodes.published_record import (
-    PublishedRecord,
-    max_record_bytes,
-    read_published,
-    record_key,
-)
+from gauntlet_jax.nodes.public_run import NoRecord, PublicRun
+from gauntlet_jax.nodes.published_record import PublishedRecord
 from gauntlet_jax.nodes.replica import Replica
-from gauntlet_jax.rewards.ledger import Posting, Registration, RunStatus, SharedLedger
-from gauntlet_jax.storage.bucket import BucketUnavailable, Object, ObjectTooLarge, ReadableBucket
+from gauntlet_jax.rewards.ledger import Registration, RunStatus, SharedLedger
+from gauntlet_jax.storage.bucket import ReadableBucket
 from gauntlet_jax.types import PeerId
 
 POLL_SECONDS = 0.25
-
-
-class NoRecord(OSError):
-    """A record that the ledger knows cannot be had from any validator's bucket, now."""
 
 
 class RunRules(NamedTuple):
@@ -55,7 +47,7 @@ class RunRules(NamedTuple):
     corpus: str
 
 
-class SharedRun:
+class SharedRun(PublicRun):
     """A run as one of its processes sees it."""
 
     def __init__(
@@ -76,12 +68,9 @@ class SharedRun:
           open_bucket: a public address to a bucket to read; ValueError for one that this node does not accept.
           say: takes a line for the node's operator.
         """
-        self.ledger = ledger
+        super().__init__(ledger, run=rules.run, slots=rules.slots, open_bucket=open_bucket, say=say)
         self.rules = rules
-        self.say = say
         self._beacon = beacon
-        self._open_bucket = open_bucket
-        self._buckets: dict[str, ReadableBucket] = {}
 
     def opening(self, status: RunStatus) -> Opening:
         """The current round, as everybody knows it."""
@@ -111,53 +100,6 @@ class SharedRun:
             for entry in self.ledger.registrations(round)
             if entry.slot is not None
         }
-
-    def validators(self) -> list[Registration]:
-        """The registered validators, the largest stake first."""
-        found = [entry for entry in self.ledger.registrations(None) if entry.slot is None]
-        return sorted(found, key=lambda entry: -entry.stake)
-
-    def bucket(self, address: str) -> ReadableBucket:
-        """A public bucket; one that this node does not accept fails at every read."""
-        if address not in self._buckets:
-            try:
-                self._buckets[address] = self._open_bucket(address)
-            except ValueError as error:
-                self.say(f"a bucket is not read: {error}")
-                self._buckets[address] = _RefusedBucket()
-        return self._buckets[address]
-
-    def posted(self, posting: Posting) -> PublishedRecord:
-        """The record that a validator posted, from its bucket or another validator's copy.
-
-        Raises:
-          NoRecord: no bucket has a document of that digest.
-          BadDocument: the document is there, and is no record.
-        """
-        validators = self.validators()
-        poster = next((entry for entry in validators if entry.name == posting.validator), None)
-        if poster is None:
-            raise NoRecord(f"round {posting.round}: its validator {posting.validator} is not registered")
-        for entry in [poster, *(other for other in validators if other is not poster)]:
-            try:
-                found = self.bucket(entry.bucket).get(
-                    record_key(posting.round, posting.digest), max_bytes=max_record_bytes(self.rules.slots)
-                )
-            except (OSError, ObjectTooLarge):
-                continue
-            published = read_published(
-                found.data,
-                run=self.rules.run,
-                round=posting.round,
-                validator=poster.name,
-                public_key=poster.public_key,
-                slots=self.rules.slots,
-            )
-            if published.digest == posting.digest:
-                return published
-        raise NoRecord(
-            f"round {posting.round}: the record of {posting.validator} is in no validator's bucket"
-        )
 
     def join(self, replica: Replica, round: int) -> None:
         """Takes up the newest published checkpoint that is newer than the replica, and of a round up to ``round``.
@@ -218,18 +160,6 @@ class SharedRun:
                 f"this run trains on another text than this node has ({self.rules.corpus[:12]} here,"
                 f" {published.corpus[:12]} there; the default text differs between Python versions): give --data-path"
             )
-
-
-class _RefusedBucket:
-    """Stands for a bucket at an address that this node does not read."""
-
-    def head(self, key: str) -> None:
-        """Fails."""
-        raise BucketUnavailable("its address is not accepted here")
-
-    def get(self, key: str, *, max_bytes: int) -> Object:
-        """Fails."""
-        raise BucketUnavailable("its address is not accepted here")
 
 
 def ranked(validators: Sequence[Registration]) -> Mapping[str, int]:

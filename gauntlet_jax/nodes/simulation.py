@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from gauntlet_jax.nodes.clock import ManualClock, RoundTimes
 from gauntlet_jax.nodes.peer import Contribution, Opening, Peer
 from gauntlet_jax.nodes.record import RoundRecord, to_json
 from gauntlet_jax.nodes.stopwatch import Step, Stopwatch, compile_all
+from gauntlet_jax.nodes.summary import peer_summary
 from gauntlet_jax.nodes.validator import Validator
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
 from gauntlet_jax.storage.checkpoint import Checkpoints
@@ -201,7 +201,7 @@ class Simulation:
           records: of every round of the run up to now, at least one.
           wall_seconds: of this process, as the step times are; a resumed run does not count the time before.
         """
-        last, second_half = records[-1], records[len(records) // 2 :]
+        last = records[-1]
         seconds = {
             kind: self._stopwatch.seconds[kind]
             for kind in ("compile", "train", "encode", "evaluate", "aggregate")
@@ -237,7 +237,7 @@ class Simulation:
             "payout_total": sum(peer.payout for record in records for peer in record.peers),
             "reserve": sum(record.reserve for record in records),
             "validators": [{"name": self._validator.name, "stake": 1.0, "trust": 1.0, "dividends": 0.0}],
-            "peers": [_summary_of(peer.name, records, second_half) for peer in last.peers],
+            "peers": [peer_summary(peer.name, records) for peer in last.peers],
         }
 
     def close(self) -> None:
@@ -266,33 +266,3 @@ class Simulation:
             "peers": {peer.name: peer.state for peer in self._peers},
             "baseline": (optimizer.params, optimizer.state) if optimizer else (),
         }
-
-
-def _summary_of(
-    name: PeerId, records: Sequence[RoundRecord], second_half: Sequence[RoundRecord]
-) -> dict[str, Any]:
-    """A peer's entry of the summary; shares are of what peers were paid, the reserve apart."""
-    rows = [peer for record in records for peer in record.peers if peer.name == name]
-    last = rows[-1]
-    return {
-        "name": name,
-        "behavior": last.behavior,
-        "rating_mu": last.rating_mu,
-        "rating_sigma": last.rating_sigma,
-        "loss_rating": last.loss_rating,
-        "proof_of_computation": last.proof_of_computation,
-        "peer_score": last.peer_score,
-        "incentive": last.incentive,
-        "payout": sum(row.payout for row in rows),
-        "payout_share": _share(name, records),
-        "payout_share_second_half": _share(name, second_half),
-        "rounds_aggregated": sum(row.aggregated for row in rows),
-        "slashes": dict(Counter(reason for row in rows for reason in row.slashed)),
-        "refusals": dict(Counter(row.refusal for row in rows if row.refusal)),
-    }
-
-
-def _share(name: PeerId, records: Sequence[RoundRecord]) -> float:
-    paid = sum(peer.payout for record in records for peer in record.peers)
-    own = sum(peer.payout for record in records for peer in record.peers if peer.name == name)
-    return own / paid if paid else 0.0

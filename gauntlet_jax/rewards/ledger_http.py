@@ -38,9 +38,9 @@ def application(service: LedgerService) -> Starlette:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 body = await _bounded_body(request)
         except (TimeoutError, ClientDisconnect):
-            return JSONResponse({"error": f"the call did not come within {_PATIENCE_SECONDS:g} s"}, 408)
+            return _hang_up(f"the call did not come within {_PATIENCE_SECONDS:g} s", 408)
         if body is None:
-            return JSONResponse({"error": f"a call has at most {MAX_CALL_BYTES} bytes"}, 413)
+            return _hang_up(f"a call has at most {MAX_CALL_BYTES} bytes", 413)
         status, answer = service.call(body)
         return JSONResponse(answer, status)
 
@@ -103,15 +103,32 @@ def server_of(app: Starlette) -> uvicorn.Server:
 
 
 class _ImpatientProtocol(H11Protocol):
-    """Hangs up on a connection that sends no whole request in time; between requests the server itself does."""
+    """Hangs up on a connection whose request does not get on; between requests the server itself does."""
+
+    _was_silent = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._hang_up_if_silent)
+        self._watch_again()
 
-    def _hang_up_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+    def _watch_again(self) -> None:
+        asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._watch)
+
+    def _watch(self) -> None:
+        if self.transport.is_closing():
+            return
+        answering = self.cycle is not None and not self.cycle.response_complete
+        silent = not answering and self.timeout_keep_alive_task is None
+        if silent and self._was_silent:
             self.transport.close()
+            return
+        self._was_silent = silent
+        self._watch_again()
+
+
+def _hang_up(line: str, status: int) -> JSONResponse:
+    """A refusal after which nothing more of the request is read."""
+    return JSONResponse({"error": line}, status, headers={"connection": "close"})
 
 
 async def _bounded_body(request: Request) -> bytes | None:

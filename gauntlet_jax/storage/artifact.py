@@ -193,7 +193,7 @@ def write_artifact(
         raise ValueError(
             f"artifact {key}: the manifest lists {sorted(manifest.arrays)}, not {sorted(arrays)}"
         )
-    document = signed_json.sign(identity, _DOMAIN, dataclasses.asdict(manifest))
+    document = signed_json.sign(identity, _DOMAIN, {**vars(manifest), "arrays": dict(manifest.arrays)})
     written = write_arrays(bucket, key, arrays)
     bucket.put(manifest_key(key), document)
     return written + len(document)
@@ -247,9 +247,12 @@ def read_artifact(
             raise MalformedArtifact(f"array {name} is not the one of its manifest")
         if arrays[name].dtype.kind == "f" and not np.isfinite(arrays[name]).all():
             raise MalformedArtifact(f"array {name} holds a number that is not finite")
-    heads = [marker.head, *(found.head for found in objects)]
+    used = [marker, *objects]
     return Received(
-        arrays, manifest, max(head.last_modified for head in heads), sum(head.size for head in heads)
+        arrays,
+        manifest,
+        max(found.head.last_modified for found in used),
+        sum(len(found.data) for found in used),
     )
 
 
@@ -271,7 +274,8 @@ def write_arrays(bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray]) -> 
       ValueError: an array that no schema can ask for.
       OSError: the bucket cannot be written.
     """
-    expected_sizes(schema_of(arrays))  # refuses what cannot be stored
+    for name, spec in schema_of(arrays).items():
+        metadata(name, spec)  # refuses what cannot be stored
     flat = np.concatenate([array_bytes(array) for _, array in sorted(arrays.items())])
     objects = encode({_PAYLOAD: flat})
     for name, data in objects.items():

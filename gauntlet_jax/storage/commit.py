@@ -19,6 +19,7 @@ MAX_COMMIT_BYTES = 4096
 _DOMAIN = "commit"
 _FIELDS = {"run", "round", "peer", "commit", "key"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SALT_BYTES = 32
 
 
 class MissingCommit(Exception):
@@ -91,5 +92,5 @@ def read_commit(
 
 
 def reveals(commit: str, run: str, round: int, public_key: str, salt: bytes, payload_digest: str) -> bool:
-    """Whether a salt and a payload are what a commit was made of."""
-    return commit == commit_digest(run, round, public_key, salt, payload_digest)
+    """Whether a salt of 32 bytes and a payload are what a commit was made of."""
+    return len(salt) == _SALT_BYTES and commit == commit_digest(run, round, public_key, salt, payload_digest)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 _PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 _SECRET_BYTES = 32
+_SECRET_FILE = re.compile(rb"([0-9a-f]{64})\n?")
 
 
 class Identity:
@@ -71,26 +72,32 @@ def load_or_create(path: Path) -> Identity:
       ValueError: the file holds no secret, or others than its owner may read it.
       OSError: it can be neither read nor made.
     """
-    with contextlib.suppress(FileExistsError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Complete before it has its name, and linked, not renamed: the first of two processes wins.
-        staged = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(os.urandom(_SECRET_BYTES).hex() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(staged, path)
-        finally:
-            staged.unlink(missing_ok=True)
-    with path.open(encoding="ascii") as file:
+    if not path.exists():
+        with contextlib.suppress(FileExistsError):
+            _create(path)
+    with path.open("rb") as file:
         if os.fstat(file.fileno()).st_mode & 0o077:
             raise ValueError(f"key file {path}: others may read it; mend that with chmod 600")
-        text = file.read(2 * _SECRET_BYTES + 2).strip()
-    if _PUBLIC_KEY.fullmatch(text) is None:
+        # One byte more than there may be. What is no key shows in no message: it may be somebody's secret.
+        found = _SECRET_FILE.fullmatch(file.read(2 * _SECRET_BYTES + 2))
+    if found is None:
         raise ValueError(f"key file {path} holds no key of this version")
-    return Identity(bytes.fromhex(text))
+    return Identity(bytes.fromhex(found[1].decode()))
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Complete before it has its name, and linked, not renamed: the first of two processes wins.
+    staged = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(os.urandom(_SECRET_BYTES).hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def _framed(domain: str, message: bytes) -> bytes:

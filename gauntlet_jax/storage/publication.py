@@ -34,10 +34,9 @@ def signs_of(update: Any) -> np.ndarray:
     """
     leaves = jax.device_get(jax.tree.leaves(update))
     flat = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in leaves])
-    signs = np.sign(flat).astype(np.int8)
-    if not np.array_equal(signs, flat):
+    if not ((flat == 0) | (np.abs(flat) == 1)).all():
         raise ValueError("an update that is not made of signs cannot be published at one bit a parameter")
-    return signs
+    return flat.astype(np.int8)
 
 
 def write_update(bucket: Bucket, round: int, signs: np.ndarray) -> tuple[int, str]:
@@ -49,11 +48,17 @@ def write_update(bucket: Bucket, round: int, signs: np.ndarray) -> tuple[int, st
     Args:
       bucket: the validator's own.
       round: t.
-      signs: int8[parameters] of -1, 0 and +1.
+      signs: int8[parameters] of -1, 0 and +1, as ``signs_of`` gives them.
 
     Returns:
       How many planes there are, and the sha256 of their bytes.
+
+    Raises:
+      ValueError: an entry is something else.
+      OSError: the bucket cannot be written.
     """
+    if signs.dtype != np.int8 or np.abs(signs).max() > 1:
+        raise ValueError("an update is published as int8 numbers of -1, 0 and +1")
     planes = [np.packbits(signs > 0)]
     if not signs.all():
         planes.append(np.packbits(signs != 0))
@@ -91,7 +96,14 @@ def read_update(
 
 
 def write_checkpoint(bucket: Bucket, round: int, flat: np.ndarray) -> None:
-    """Publishes theta of a round's beginning, float32[parameters] in the order of ``jax.tree.leaves``."""
+    """Publishes theta of a round's beginning, float32[parameters] in the order of ``jax.tree.leaves``.
+
+    Raises:
+      ValueError: it is of another dtype or shape.
+      OSError: the bucket cannot be written.
+    """
+    if flat.dtype != np.float32 or flat.ndim != 1:
+        raise ValueError(f"a checkpoint is one row of float32 numbers, not {flat.dtype}{list(flat.shape)}")
     write_arrays(bucket, checkpoint_key(round), {"params": flat})
 
 
@@ -99,8 +111,11 @@ def read_checkpoint(bucket: ReadableBucket, round: int, parameters: int) -> np.n
     """Reads a published checkpoint, float32[parameters]; what it is worth its digest tells.
 
     Raises:
-      MissingArtifact, MalformedArtifact: it is not there, or not of this model.
+      MissingArtifact, MalformedArtifact: it is not there, not of this model, or not finite.
       OSError: the provider failed.
     """
     schema: Schema = {"params": ArraySpec((parameters,), np.dtype(np.float32))}
-    return read_arrays(bucket, checkpoint_key(round), schema)["params"]
+    flat = read_arrays(bucket, checkpoint_key(round), schema)["params"]
+    if not np.isfinite(flat).all():
+        raise MalformedArtifact("the checkpoint holds a number that is not finite")
+    return flat

@@ -45,26 +45,18 @@ def schema_of(arrays: Mapping[str, np.ndarray]) -> dict[str, ArraySpec]:
     return {name: ArraySpec(array.shape, array.dtype) for name, array in arrays.items()}
 
 
-class _Chunking(NamedTuple):
-    shape: tuple[int, ...]
-    count: int
-    nbytes: int
+class _Layout(NamedTuple):
+    """How an array is stored.
 
+    Attributes:
+      metadata: the whole of its ``zarr.json``.
+      spec: the same, as tensorstore opens it.
+      sizes: bytes of each of its chunks by key, in order.
+    """
 
-def _chunking(spec: ArraySpec) -> _Chunking:
-    row = math.prod(spec.shape[1:]) * spec.dtype.itemsize
-    rows = max(1, min(spec.shape[0], CHUNK_BYTES // row))
-    return _Chunking((rows, *spec.shape[1:]), -(-spec.shape[0] // rows), rows * row)
-
-
-def _check_spec(name: str, spec: ArraySpec) -> None:
-    if _ARRAY_NAME.fullmatch(name) is None:
-        raise ValueError(f"array name {name!r}: expected lower-case letters, digits and _, at most 32")
-    if not spec.shape or min(spec.shape) < 1 or spec.dtype.name not in _DTYPES:
-        raise ValueError(
-            f"array {name}: {spec.dtype}{list(spec.shape)} cannot be stored; "
-            "it needs a dimension, none empty, and a plain integer or float dtype"
-        )
+    metadata: bytes
+    spec: ts.Spec
+    sizes: Mapping[str, int]
 
 
 def expected_sizes(schema: Schema) -> dict[str, int]:
@@ -75,46 +67,61 @@ def expected_sizes(schema: Schema) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     for name, spec in schema.items():
-        sizes[f"{name}/zarr.json"] = len(metadata(name, spec))
-        chunking = _chunking(spec)
-        for index in range(chunking.count):
-            sizes[f"{name}/{_chunk_key(index, spec)}"] = chunking.nbytes + _CRC32C_BYTES
+        layout = _layout(name, spec, CHUNK_BYTES)
+        sizes[f"{name}/zarr.json"] = len(layout.metadata)
+        sizes.update(layout.sizes)
     return sizes
-
-
-def _chunk_key(index: int, spec: ArraySpec) -> str:
-    return "/".join(["c", str(index), *["0"] * (len(spec.shape) - 1)])
 
 
 def metadata(name: str, spec: ArraySpec) -> bytes:
     """The one ``zarr.json`` that this version writes, and accepts, for an array."""
-    _check_spec(name, spec)
-    return _metadata(name, spec, _chunking(spec).shape)
+    return _layout(name, spec, CHUNK_BYTES).metadata
 
 
 @functools.lru_cache(maxsize=1024)  # the same few arrays, every peer and round
-def _metadata(name: str, spec: ArraySpec, chunk_shape: tuple[int, ...]) -> bytes:
+def _layout(name: str, spec: ArraySpec, chunk_bytes: int) -> _Layout:
+    if _ARRAY_NAME.fullmatch(name) is None:
+        raise ValueError(f"array name {name!r}: expected lower-case letters, digits and _, at most 32")
+    if not spec.shape or min(spec.shape) < 1 or spec.dtype.name not in _DTYPES:
+        raise ValueError(
+            f"array {name}: {spec.dtype}{list(spec.shape)} cannot be stored; "
+            "it needs a dimension, none empty, and a plain integer or float dtype"
+        )
+    row = math.prod(spec.shape[1:]) * spec.dtype.itemsize
+    rows = max(1, min(spec.shape[0], chunk_bytes // row))
     byte_order = {"configuration": {"endian": "little"}} if spec.dtype.itemsize > 1 else {}
     document = {
         "zarr_format": 3,
         "node_type": "array",
         "shape": spec.shape,
         "data_type": spec.dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": (rows, *spec.shape[1:])}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0,
         "codecs": [{"name": "bytes", **byte_order}, {"name": "crc32c"}],
     }
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _open_in(scratch: ts.KvStore, names: Mapping[str, ArraySpec]) -> dict[str, Any]:
-    """Opens arrays whose ``zarr.json`` (ours) lies in a key-value store, all at once."""
-    for name, spec in names.items():
-        scratch.write(f"{name}/zarr.json", metadata(name, spec)).result()
     # An array of zeros has its chunks written like any other, and a missing chunk is an error, not zeros.
-    spec = {"driver": "zarr3", "store_data_equal_to_fill_value": True, "fill_missing_data_reads": False}
-    opening = {name: ts.open(spec, kvstore=scratch / f"{name}/", open=True) for name in names}
+    how = {"driver": "zarr3", "store_data_equal_to_fill_value": True, "fill_missing_data_reads": False}
+    inner = ["0"] * (len(spec.shape) - 1)
+    chunks = [f"{name}/{'/'.join(['c', str(index), *inner])}" for index in range(-(-spec.shape[0] // rows))]
+    return _Layout(
+        json.dumps(document, sort_keys=True, separators=(",", ":")).encode(),
+        ts.Spec({**how, "metadata": document}),
+        dict.fromkeys(chunks, rows * row + _CRC32C_BYTES),
+    )
+
+
+def _open_in(scratch: ts.KvStore, schema: Schema) -> dict[str, Any]:
+    """Opens arrays by our own metadata, all at once; a ``zarr.json`` is neither read nor written."""
+    opening = {
+        name: ts.open(
+            _layout(name, spec, CHUNK_BYTES).spec,
+            kvstore=scratch / f"{name}/",
+            open=True,
+            assume_metadata=True,
+        )
+        for name, spec in schema.items()
+    }
     return {name: future.result() for name, future in opening.items()}
 
 
@@ -128,13 +135,17 @@ def encode(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     Raises:
       ValueError: an array that cannot be stored.
     """
-    scratch = _scratch()
     schema = schema_of(arrays)
-    stores = _open_in(scratch, schema)
-    for future in [store.write(arrays[name]) for name, store in stores.items()]:
+    layouts = {name: _layout(name, spec, CHUNK_BYTES) for name, spec in schema.items()}
+    scratch = _scratch()
+    for future in [store.write(arrays[name]) for name, store in _open_in(scratch, schema).items()]:
         future.result()
-    reading = {name: scratch.read(name) for name in expected_sizes(schema)}
-    return {name: future.result().value for name, future in reading.items()}
+    objects: dict[str, bytes] = {}
+    for name, layout in layouts.items():
+        objects[f"{name}/zarr.json"] = layout.metadata
+        reading = {key: scratch.read(key) for key in layout.sizes}
+        objects.update({key: future.result().value for key, future in reading.items()})
+    return objects
 
 
 def decode(objects: Mapping[str, bytes], schema: Schema) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from gauntlet_jax.types import PeerHistory
 
 def _nearly_the_same(turn: Turn, arrays: Arrays) -> Arrays:
     """Another identity's coefficients with other values: no duplicate, and as good as one."""
-    first = dict(turn.others())["ada"]
+    first = dict(turn.others(0))["ada"]
     del arrays
     return {**first, "codes": first["codes"] ^ np.uint8(3), "tables": first["tables"] * np.float32(1.5)}
 
@@ -30,8 +30,8 @@ def test_the_later_of_two_alike_is_slashed_from_the_second_round_on_and_honest_p
         assert all(peer.refusal is None for peer in record.peers)
         validator = simulation._validator
         known = json.dumps(validator.state())
-        validator.suspected[:] = False
-        validator.histories = [PeerHistory()] * 6
+        validator._memory.suspected[:] = False
+        validator._memory.histories = [PeerHistory()] * 6
         validator.restore(json.loads(known))
         slashed.append({peer.name: peer.slashed for peer in record.peers if peer.slashed})
     assert slashed == [{}, *[{"twin": ("overlap",)}] * 9]

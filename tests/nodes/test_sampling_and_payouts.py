@@ -75,10 +75,10 @@ def test_the_draw_hangs_on_the_closing_beacon_and_the_validators_name(sampled):
 def test_the_validator_knows_when_each_was_evaluated(sampled):
     simulation, records = sampled
     state = json.loads(json.dumps(simulation._validator.state()))
-    simulation._validator.evaluated_at[:] = -1
+    simulation._validator._memory.evaluated_at[:] = -1
     simulation._validator.restore(state)
     expected = [max(record.round for record in records if record.peers[slot].scores) for slot in range(6)]
-    assert simulation._validator.evaluated_at.tolist() == expected
+    assert simulation._validator._memory.evaluated_at.tolist() == expected
 
 
 def test_no_more_than_g_are_aggregated(sampled, finished):

@@ -84,8 +84,8 @@ def test_a_tick_is_never_before_and_less_than_a_round_after(genesis, later, seco
         (101.1, None),  # nobody heard of it: the ledger was away
         (111.9, None),
         (112.3, 112.0),
-        (1000.0, None),
-        (1000.4 + 12 - 900 % 12, 1000.0 + 12 - 900 % 12),
+        (1006.0, None),
+        (1000.4, 1000.0),  # 100 + 75 * 12
     ],
 )
 def test_a_round_begins_only_at_a_tick_that_the_ledger_has_seen(now, begins):

@@ -228,7 +228,7 @@ def test_an_outage_of_the_ledger_takes_neither_a_veto_nor_a_round(shared, tmp_pa
     assert final.final_at == 1101.5
     # 993 + 10 * 12 = 1113 is the first tick after that, and the ledger is away again.
     assert ledger.status().round == 0
-    shared.time = 1150.0
+    shared.time = 1151.0
     ledger = shared.reopen(path)
     assert ledger.status().round == 0, "nobody could know that round 1 would have begun"
     shared.move_to(1161.0)

@@ -35,6 +35,7 @@ class Fleet:
 
     Attributes:
       url: of the ledger.
+      client: a reader of the ledger that waits out its restarts.
       processes: the live and the dead ones, by name.
     """
 
@@ -55,6 +56,7 @@ class Fleet:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
+        self.client = LedgerClient(self.url, wait_seconds=60.0)
         self.processes: dict[str, subprocess.Popen] = {}
         self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
 
@@ -67,6 +69,7 @@ class Fleet:
                 process.kill()
         for process in self.processes.values():
             process.wait()
+        self.client.close()
 
     def ledger(self) -> None:
         """Starts the ledger, on the same port and file as before."""
@@ -95,17 +98,13 @@ class Fleet:
         command, environment = self._commands[name]
         self._start(name, command, environment)
 
-    def client(self) -> LedgerClient:
-        """A reader of the ledger that waits out its restarts."""
-        return LedgerClient(self.url, wait_seconds=60.0)
-
     def log(self, name: str) -> str:
         """All that a process has printed so far, over its restarts."""
         return (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
     def rounds(self, until: int) -> Iterator[int]:
         """The current round whenever it has changed, up to ``until``; fails if the fleet's time is up."""
-        client, seen = self.client(), -1
+        client, seen = self.client, -1
         while seen < until:
             assert time.monotonic() < self._deadline, f"still at round {seen}: {self.tails()}"
             now = client.status().round

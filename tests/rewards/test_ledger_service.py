@@ -1,0 +1,167 @@
+import json
+
+import pytest
+
+from gauntlet_jax.rewards.ledger_service import DOMAIN, MAX_CALL_BYTES, LedgerService
+from gauntlet_jax.storage import signed_json
+from gauntlet_jax.storage.identity import Identity
+
+ADA, EVE, V1 = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
+DIGEST = "ab" * 32
+
+
+def signed(identity, call, name, nonce, arguments, *, domain=DOMAIN, **changes):
+    fields = {"run": "trial", "call": call, "name": name, "arguments": arguments, "nonce": nonce}
+    return signed_json.sign(identity, domain, {**fields, **changes})
+
+
+@pytest.fixture
+def service(shared):
+    """A service over a run in which ada (ADA's key) is registered."""
+    found = LedgerService(shared.ledger)
+    assert found.call(signed(ADA, "register_peer", "ada", 10, {"bucket": "memory://ada"}))[0] == 200
+    return found
+
+
+def test_a_call_is_answered_with_what_it_did(service, shared):
+    status, answer = service.call(signed(V1, "register_validator", "V1", 5, {"bucket": "memory://v"}))
+    assert status == 200
+    assert answer["result"] == {
+        "name": "V1",
+        "bucket": "memory://v",
+        "registered_at": 990.0,
+        "public_key": V1.public_key,
+        "slot": None,
+        "stake": 3.0,
+        "from_round": 0,
+    }
+    assert service.read("registrations", {})[1]["result"][0]["public_key"] == ADA.public_key
+    assert shared.ledger.verify() > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (signed(EVE, "register_peer", "ada", 11, {"bucket": "b"}), "another key"),
+        (signed(EVE, "post_weights", "ada", 11, {"round": 0, "weights": {}}), "another key"),
+        (signed(EVE, "post_weights", "V1", 11, {"round": 0, "weights": {}}), "not registered"),
+        (signed(ADA, "register_peer", "ada", 11, {"bucket": "b"}, run="other"), "another run"),
+        (signed(ADA, "register_peer", "ada", 11, {"bucket": "b"}, domain="manifest"), "does not hold"),
+        (signed(ADA, "register_peer", "ada", 10, {"bucket": "b"}), "nonce was used"),
+        (signed(ADA, "register_peer", "ada", 9, {"bucket": "b"}), "nonce was used"),
+        (signed(ADA, "register_peer", "ada", -1, {"bucket": "b"}), "a nonce from"),
+        (signed(ADA, "register_peer", "ada", 2**63, {"bucket": "b"}), "a nonce from"),
+        (signed(ADA, "register_peer", "ada", True, {"bucket": "b"}), "a nonce from"),
+        (signed(ADA, "register_peer", "ada", 11.0, {"bucket": "b"}), "a nonce from"),
+        (signed(ADA, "register_peer", ["ada"], 11, {"bucket": "b"}), "names itself"),
+        (signed(ADA, "drop_table", "ada", 11, {"bucket": "b"}), "no such call"),
+        (signed(ADA, "found", "ada", 11, {}), "no such call"),
+        (signed(ADA, "register_peer", "ada", 11, {}), "register_peer takes bucket"),
+        (signed(ADA, "register_peer", "ada", 11, ["b"]), "register_peer takes bucket"),
+        (signed(ADA, "register_peer", "ada", 11, {"bucket": "b", "key": "k"}), "takes bucket"),
+        (signed(ADA, "register_peer", "ada", 11, {"bucket": 1}), "bucket is of another type"),
+        (signed(ADA, "register_peer", "ada", 11, {"bucket": "b"}, extra=1), "other fields"),
+        (signed(ADA, "register_peer", "\ud800", 11, {"bucket": "b"}), "a name has"),
+        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"ada": 10**400}}), "out of range"),
+        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"\ud800": 1}}), "out of range"),
+        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"ada": -1.0}}), "out of range"),
+        (signed(ADA, "post_weights", "ada", 11, {"round": -1, "weights": {}}), "round is of another"),
+        (signed(ADA, "post_weights", "ada", 11, {"round": 10**40, "weights": {}}), "round is of another"),
+        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {}}), "no validator"),
+        (signed(ADA, "register_peer", "ada", 11, {"bucket": "b" * MAX_CALL_BYTES}), "longer than"),
+        (b"", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "no JSON object"),
+        (b"{}", "not signed"),
+        (signed(ADA, "register_peer", "ada", 11, {"bucket": "b"}) + b" ", "canonical"),
+    ],
+)
+def test_a_forged_or_misshapen_call_is_refused_with_its_reason(service, shared, body, reason):
+    head = shared.ledger.head()
+    status, answer = service.call(body)
+    assert status == 400
+    assert reason in answer["error"]
+    assert len(answer["error"]) <= 300
+    assert "\n" not in answer["error"]
+    assert shared.ledger.head() == head
+
+
+def test_a_refused_call_cannot_be_repeated_when_it_would_be_taken(service, shared):
+    service.call(signed(V1, "register_validator", "V1", 1, {"bucket": "v"}))
+    for name in ("V2", "V3"):
+        shared.ledger.register_validator(name, shared.key(name), "v")
+    shared.ledger.register_peer("bob", shared.key("bob"), "b")
+    shared.move_to(993.0)
+    post = {"round": 0, "digest": DIGEST, "payouts": {"ada": 100}, "reserve": 0}
+    early = signed(V1, "post_record", "V1", 2, post)
+    assert "not the turn" in service.call(early)[1]["error"]
+    shared.move_to(1001.0)
+    status, answer = service.call(early)
+    assert (status, answer["nonce"]) == (400, 2)
+    assert service.call(signed(V1, "post_record", "V1", 3, post))[0] == 200
+    assert service.read("status", {})[1]["result"]["pending"]["digest"] == DIGEST
+
+
+def test_nonces_outlive_the_process(shared, tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    call = signed(ADA, "register_peer", "ada", 7, {"bucket": "b"})
+    assert LedgerService(shared.reopen(path)).call(call)[0] == 200
+    service = LedgerService(shared.reopen(path))
+    assert "nonce was used" in service.call(call)[1]["error"]
+    assert shared.ledger.verify() == 3  # terms, the peer, its key: nonces are no entries
+
+
+def test_a_full_disk_is_a_503_of_one_line_and_keeps_nothing(shared, tmp_path):
+    ledger = shared.reopen(tmp_path / "ledger.sqlite")
+    service = LedgerService(ledger)
+    service.call(signed(EVE, "register_peer", "eve", 1, {"bucket": "b"}))
+    # The limit on pages stands in for the disk's end: SQLite reports both alike.
+    database = ledger._chain._database
+    database.execute(f"PRAGMA max_page_count = {database.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(OSError, match="full"):
+        for number in range(1000):
+            ledger._chain.post("filler", number, "", {"text": "x" * 500})
+    head = ledger.head()
+    call = signed(ADA, "register_peer", "ada", 1, {"bucket": "b" * 500})
+    status, answer = service.call(call)
+    assert status == 503
+    assert "full" in answer["error"]
+    assert (ledger.head(), ledger.nonce(ADA.public_key)) == (head, -1)
+    database.execute("PRAGMA max_page_count = 100000")
+    assert service.call(call)[0] == 200
+    assert ledger.verify() > 0
+
+
+@pytest.mark.parametrize(
+    ("what", "query", "reason"),
+    [
+        ("record", {}, "names it"),
+        ("record", {"round": "-1"}, "names it"),
+        ("record", {"round": "9" * 16}, "names it"),
+        ("record", {"round": "1e3"}, "names it"),
+        ("registrations", {"round": "x"}, "names it"),
+        ("beacon", {"round": "0", "phase": "middle"}, "no such read"),
+        ("nonce", {"round": "0"}, "no such read"),
+        ("history", {"peer": "eve"}, "not registered"),
+        ("history", {"peer": "\ud800"}, "surrogates"),
+    ],
+)
+def test_a_misshapen_read_is_refused(service, what, query, reason):
+    status, answer = service.read(what, query)
+    assert status == 400
+    assert reason in answer["error"]
+
+
+def test_a_beacon_before_its_time_is_told_apart(service):
+    assert service.read("beacon", {"round": "0", "phase": "opening"})[0] == 425
+
+
+def test_no_answer_has_the_secret(service, shared):
+    answers = [
+        service.read(what, {"round": "0", "phase": "opening", "peer": "ada"})[1]
+        for what in ("status", "terms", "balances", "head", "registrations", "record", "weights", "beacon")
+    ]
+    told = json.dumps(answers) + repr(shared.ledger) + repr(service)
+    assert shared.secret.decode() not in told
+    assert shared.secret.hex() not in told
