@@ -94,7 +94,11 @@ def s3_server() -> Iterator[S3Server]:
         # Its children keep running and must not hold the pipe that is read here.
         with (folder / "start.out").open("w") as out:
             started = subprocess.run(
-                [str(SCRIPT), "start", str(folder), str(port)], stdout=out, stderr=out, check=False, timeout=60
+                [str(SCRIPT), "start", str(folder), str(port)],
+                stdout=out,
+                stderr=out,
+                check=False,
+                timeout=60,
             )
         assert started.returncode == 0, (folder / "start.out").read_text()
         yield server

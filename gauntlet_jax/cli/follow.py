@@ -4,15 +4,16 @@ Nothing is asked of the nodes: the ledger says which record of a round is final,
 """
 
 import dataclasses
+import fcntl
 import importlib
 import json
 import shlex
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -20,11 +21,10 @@ from rich.console import Console
 from gauntlet_jax.cli import leaderboard, libraries, overrides, report, run_folder
 from gauntlet_jax.cli.node import judging, stopping
 from gauntlet_jax.cli.run_folder import UsageError
-from gauntlet_jax.nodes.record import RoundRecord, to_json
-from gauntlet_jax.rewards.ledger import LedgerUnreachable, Posting, RunStatus
+from gauntlet_jax.nodes.record import RoundRecord
+from gauntlet_jax.rewards.ledger import LedgerUnreachable
 from gauntlet_jax.rewards.ledger_client import LedgerClient
-from gauntlet_jax.rewards.writer_lock import sole_writer
-from gauntlet_jax.storage.endpoints import EndpointPolicy, RefusedAddress
+from gauntlet_jax.storage.endpoints import EndpointPolicy
 from gauntlet_jax.storage.public_bucket import PublicReader
 
 USAGE = """usage: gauntlet follow URL [--out DIR] [--allow-endpoint HOST:PORT] [--allow-folder PATH]
@@ -35,6 +35,7 @@ ends it at any time, and the same command goes on from there.
 
 gauntlet follow URL --help explains every flag."""
 
+_LOCK = ".follow.lock"
 _POLL_SECONDS = 1.0
 _LEDGER_WAIT_SECONDS = 60.0
 
@@ -81,35 +82,6 @@ def run(arguments: Sequence[str]) -> int:
         return _follow(url, rest, flags, console, stop)
 
 
-def phase(status: RunStatus, times: Any, known: int) -> str:
-    """What a run is doing, in a few words.
-
-    Args:
-      status: of the run.
-      times: a round's ``RoundTimes``.
-      known: rounds whose final record has been read.
-    """
-    if status.round is None:
-        return _waits(status)
-    since = status.now - (status.start or 0.0)
-    if known > status.round:
-        return f"round {status.round} is final, round {known} is about to begin"
-    if known < status.round:
-        return f"reading the record of round {known}"
-    if since < times.closes:
-        return f"round {known}: peers train and upload, {times.closes - since:.0f} s until their time is up"
-    if status.pending is not None:
-        return f"round {known}: {status.pending.validator} has posted its record, which can still be vetoed"
-    vetoed = f" (vetoed: {', '.join(status.vetoed)})" if status.vetoed else ""
-    return f"round {known}: validators judge{vetoed}"
-
-
-def _waits(status: RunStatus) -> str:
-    if status.waiting_for:
-        return f"the run waits for {', '.join(status.waiting_for)}"
-    return "everybody is there; the first round is about to begin"
-
-
 def _follow(
     url: str, rest: Sequence[str], flags: FollowFlags, console: Console, stop: threading.Event
 ) -> int:
@@ -118,7 +90,9 @@ def _follow(
     terms = _first_answer(client, console, stop)
     if terms is None:
         return 0
-    followed = importlib.import_module("gauntlet_jax.cli.followed_run")
+    followed, watching = (
+        importlib.import_module(f"gauntlet_jax.cli.{name}") for name in ("followed_run", "onlooker")
+    )
     config = followed.config_for_onlookers(terms)
     folder = flags.out if flags.out is not None else Path("runs") / config.name / "follow"
     again = shlex.join(["gauntlet", "follow", url, *rest, *([] if flags.out else ["--out", str(folder)])])
@@ -127,141 +101,34 @@ def _follow(
     run_folder.open_for_run(folder, text, resume=there, overwrite=False)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(sole_writer(folder / run_folder.ROUNDS))
+        stack.enter_context(_alone(folder))
         records = run_folder.keep_rounds(folder / run_folder.ROUNDS, None)
         run_folder.write_atomically(folder / run_folder.CONFIG, text)
         lines = stack.enter_context((folder / run_folder.ROUNDS).open("a", encoding="utf-8"))
         reader = PublicReader(policy)
         stack.callback(reader.close)
-        onlooker = _Onlooker(client, policy, reader, config, records, lines)
+        onlooker = watching.Onlooker(client, policy, reader, config, records, lines)
         _say(console, f"run {config.name}, {config.rounds} rounds, into {folder}")
         onlooker.watch(console, stop)
-        over = len(records) == config.rounds
-        if over:
-            _finish(followed, terms, config, folder, records, onlooker)
+        if len(records) == config.rounds:
+            first, last = onlooker.postings()
+            known = followed.summary(
+                terms, config, records, first=first, last=last, validators=onlooker.validators()
+            )
+            _write_summary(folder, known)
     _close(console, folder, records, config.rounds, again)
     return 0
 
 
-class _Onlooker:
-    """Reads final records, one after the other, into ``records`` and ``rounds.jsonl``."""
-
-    def __init__(
-        self,
-        client: LedgerClient,
-        policy: EndpointPolicy,
-        reader: PublicReader,
-        config: Any,
-        records: list[RoundRecord],
-        lines: TextIO,
-    ) -> None:
-        public = importlib.import_module("gauntlet_jax.nodes.public_run")
-        self._no_record = public.NoRecord
-        self._say: Callable[[str], None] = lambda line: None
-        self._run = public.PublicRun(
-            client,
-            run=config.name,
-            slots=config.slots,
-            open_bucket=reader.open,
-            say=lambda line: self._say(line),
-        )
-        self._policy = policy
-        self._config = config
-        self._records = records
-        self._lines = lines
-        self._kept = len(records)
-        self._said = ""
-
-    def watch(self, console: Console, stop: threading.Event) -> None:
-        """Reads and shows records until the run is over or ``stop`` is set."""
-        self._say = lambda line: _say(console, line)
-        with console.status("reading the records of the rounds so far") as status:
-            while not stop.is_set() and self._step():
-                status.update(f"reading the records of the rounds so far: {len(self._records)}")
-        if len(self._records) == self._config.rounds or stop.is_set():
-            return
-        with leaderboard.Display(console, self._config.rounds, len(self._records)) as display:
-            self._say = display.say
-            display.update(self._records)
-            while not stop.is_set() and len(self._records) < self._config.rounds:
-                if self._step():
-                    display.update(self._records)
-                else:
-                    self._note(display)
-                    stop.wait(_POLL_SECONDS)
-
-    def postings(self) -> tuple[Posting, Posting]:
-        """The final postings of the first round and of the last."""
-        first, last = (self._run.ledger.record(at) for at in (0, self._config.rounds - 1))
-        assert first is not None and last is not None, "the run is over"
-        return first, last
-
-    def validators(self) -> list[Any]:
-        """The run's validators."""
-        return self._run.validators()
-
-    def _step(self) -> bool:
-        """Reads one record, if there is one that was not read yet."""
-        if len(self._records) == self._config.rounds:
-            return False
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a folder: two processes that append to one file would spoil it."""
+    with (folder / _LOCK).open("ab") as file:
         try:
-            if self._kept:
-                self._check_kept()
-            posting = self._run.ledger.record(len(self._records))
-            if posting is None:
-                return False
-            published = self._run.posted(posting)
-        except (LedgerUnreachable, self._no_record) as error:
-            if isinstance(error, self._no_record):
-                self._check_readable()
-            self._once(f"{error}; trying again")
-            return False
-        self._said = ""
-        record = published.record
-        if {peer.name: peer.payout for peer in record.peers} != dict(posting.payouts):
-            self._say(f"round {record.round}: the ledger paid otherwise than its record says")
-        self._lines.write(to_json(record) + "\n")
-        self._lines.flush()
-        self._records.append(record)
-        return True
-
-    def _check_kept(self) -> None:
-        """The newest record of an earlier process must be this run's too."""
-        posting = self._run.ledger.record(self._kept - 1)
-        if posting is None or to_json(self._run.posted(posting).record) != to_json(self._records[-1]):
-            raise UsageError(
-                "the folder holds another run of the same config: give another --out for this one"
-            )
-        self._kept = 0
-
-    def _check_readable(self) -> None:
-        """Raises UsageError if waiting is in vain: no validator's bucket may be read with the given flags."""
-        refusals = []
-        for entry in self._run.validators():
-            try:
-                address = self._policy.check(entry.bucket)
-            except RefusedAddress as error:
-                refusals.append(f"{entry.name}'s bucket {entry.bucket.split('?')[0]} is {error}")
-                continue
-            del address
-            return
-        raise UsageError(f"no validator's bucket may be read: {'; '.join(refusals)}")
-
-    def _note(self, display: leaderboard.Display) -> None:
-        try:
-            status = self._run.ledger.status()
-        except LedgerUnreachable as error:
-            self._once(f"{error}; trying again")
-            return
-        display.note(phase(status, self._config.times, len(self._records)))
-        if status.round is None:
-            self._once(_waits(status))
-
-    def _once(self, line: str) -> None:
-        """Says a line, not again at every try."""
-        if line != self._said:
-            self._say(line)
-            self._said = line
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another gauntlet follow writes into {folder}: give another --out") from error
+        yield
 
 
 def _first_answer(client: LedgerClient, console: Console, stop: threading.Event) -> dict[str, Any] | None:
@@ -280,18 +147,7 @@ def _first_answer(client: LedgerClient, console: Console, stop: threading.Event)
     return None
 
 
-def _finish(
-    followed: Any,
-    terms: Any,
-    config: Any,
-    folder: Path,
-    records: Sequence[RoundRecord],
-    onlooker: _Onlooker,
-) -> None:
-    first, last = onlooker.postings()
-    known = followed.summary(
-        terms, config, records, first=first, last=last, validators=onlooker.validators()
-    )
+def _write_summary(folder: Path, known: dict[str, Any]) -> None:
     text = json.dumps(known, indent=2, allow_nan=False) + "\n"
     run_folder.write_atomically(folder / run_folder.SUMMARY, text)
     run_folder.write_atomically(folder / run_folder.REPORT, report.render(run_folder.read_run(folder)))

@@ -74,7 +74,7 @@ def summary(
     needs = None if is_made_by_code(terms) else needs_of(config)
     stored = [peer.bytes for record in records for peer in record.peers if peer.bytes is not None]
     size = round(sum(stored) / len(stored)) if stored else None
-    known = needs is not None and size is not None
+    ratios = (None, None) if needs is None or not size else (8 * size / needs.values, needs.params / size)
     heldout = [record.heldout_loss for record in records if record.heldout_loss is not None]
     names = dict.fromkeys(peer.name for record in records for peer in record.peers)
     return {
@@ -90,8 +90,8 @@ def summary(
         "baseline": None,
         "bytes": {
             "per_peer_round": size,
-            "bits_per_value": 8 * size / needs.values if known else None,
-            "compression": needs.params / size if known else None,
+            "bits_per_value": ratios[0],
+            "compression": ratios[1],
         },
         "payout_total": sum(peer.payout for record in records for peer in record.peers),
         "reserve": sum(record.reserve for record in records),

@@ -27,6 +27,7 @@ from gauntlet_jax.nodes.record import PeerRecord, RoundRecord
 HONEST = ("honest", "double_data")
 NEUTRAL = ("unknown", "custom")  # in the field nobody declares a behavior, and a config may bring its own
 WIDTH = 110
+_SPEED_SECONDS = 900.0  # over which the time to come is estimated: rounds of a shared run take a minute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +82,16 @@ def printable(text: str, width: int = 64) -> str:
 
 def plain_table(records: Sequence[RoundRecord]) -> str:
     """The leaderboard as plain text, at most 110 columns, to be pasted anywhere."""
+    declared = _declared(records)
     head = (
-        f"{'#':>2}  {'peer':<12} {'behavior':<12} {'mu':>5} +/- {'sigma':<5} {'proof':>6} {'standing':>8} "
+        f"{'#':>2}  {_columns('peer', 'behavior', declared)} {'mu':>5} +/- {'sigma':<5} {'proof':>6} {'standing':>8} "
         f"{'PeerScore':>9} {'payouts':>8} {'aggregated':>10}  refused"
     )
     lines = [head, "-" * WIDTH]
     for place, row in enumerate(standings(records), start=1):
         last = row.last
         line = (
-            f"{place:>2}  {printable(last.name, 12):<12} {printable(last.behavior, 12):<12} "
+            f"{place:>2}  {_columns(last.name, last.behavior, declared)} "
             f"{last.rating_mu:>5.1f} +/- {last.rating_sigma:<5.1f} {last.proof_of_computation:>+6.2f} "
             f"{last.standing:>8.2f} {last.peer_score:>9.2f} {row.share:>8.1%} "
             f"{row.aggregated:>10}  {row.refusal}"
@@ -98,13 +100,26 @@ def plain_table(records: Sequence[RoundRecord]) -> str:
     return "\n".join(lines)
 
 
+def _declared(records: Sequence[RoundRecord]) -> bool:
+    """Whether behaviors are known at all: in the field nobody declares one."""
+    return any(peer.behavior != "unknown" for record in records for peer in record.peers)
+
+
+def _columns(name: str, behavior: str, declared: bool) -> str:
+    """A peer's name and behavior as 25 columns; without behaviors they are the name's."""
+    if not declared:
+        return f"{printable(name, 25):<25}"
+    return f"{printable(name, 12):<12} {printable(behavior, 12):<12}"
+
+
 def live_table(records: Sequence[RoundRecord]) -> Table:
     """The leaderboard for a terminal; honest behaviour in one colour, anything else in another."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    declared = _declared(records)
     for name, align in (
         ("#", "right"),
         ("peer", "left"),
-        ("behavior", "left"),
+        *([("behavior", "left")] if declared else []),
         ("LossRating", "right"),
         ("proof", "left"),
         ("standing", "right"),
@@ -119,8 +134,8 @@ def live_table(records: Sequence[RoundRecord]) -> Table:
         color = "cyan" if last.behavior in HONEST else "white" if last.behavior in NEUTRAL else "yellow"
         table.add_row(
             str(place),
-            Text(printable(last.name, 12), style="bold"),
-            Text(printable(last.behavior, 12), style=color),
+            Text(printable(last.name, 12 if declared else 25), style="bold"),
+            *([Text(printable(last.behavior, 12), style=color)] if declared else []),
             f"{last.rating_mu:.1f} ± {last.rating_sigma:.1f}",
             Text.assemble(
                 f"{last.proof_of_computation:+.2f} ", (_bar(max(0.0, last.proof_of_computation), 5), color)
@@ -180,6 +195,7 @@ class Display:
         self._console, self._rounds, self._before, self._clock = console, rounds, before, clock
         self._every = max(1, rounds // 12)
         self._started = clock()
+        self._shown: tuple[Table, ...] = ()
         self._progress = Progress(
             TextColumn("round"),
             MofNCompleteColumn(),
@@ -189,6 +205,7 @@ class Display:
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
             console=console,
+            speed_estimate_period=_SPEED_SECONDS,
         )
         self._task = self._progress.add_task("", total=rounds, completed=before)
         self._live = Live(self._progress, console=console, refresh_per_second=4, transient=True)
@@ -209,14 +226,23 @@ class Display:
         """Shows the state after the newest of ``records``."""
         if self._console.is_terminal:
             self._progress.update(self._task, completed=len(records), description="  ".join(losses(records)))
-            self._live.update(Group(self._progress, Text(), live_table(records)))
+            self._shown = (live_table(records),) if records else ()
+            self._show("")
         elif len(records) % self._every == 0 or len(records) == self._rounds:
             seconds = self._clock() - self._started
             self.say(progress_line(records, self._rounds, seconds, self._before))
 
+    def note(self, text: str) -> None:
+        """What happens right now, under the progress bar of a terminal; elsewhere it is not worth a line."""
+        if self._console.is_terminal:
+            self._show(text)
+
     def say(self, line: str) -> None:
         """One line that stays, above the live display."""
         self._console.print(Text(line), soft_wrap=True)
+
+    def _show(self, note: str) -> None:
+        self._live.update(Group(self._progress, Text(printable(note, WIDTH), style="dim"), *self._shown))
 
 
 def _bar(share: float, width: int) -> str:

@@ -8,7 +8,7 @@ HTML.
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
@@ -158,7 +158,9 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         if baseline:
             beside = f"baseline {baseline[-1]:.3f} ({heldout[-1] - baseline[-1]:+.3f})"
         tiles.append(("Held-out loss", f"{heldout[-1]:.3f}", beside))
-    if paid:
+    if paid and all(kind(behavior) == "unknown" for behavior, _ in payouts):
+        tiles.append(("Paid to peers", f"{paid:,}", "units"))
+    elif paid:
         cheats = sum(payout for behavior, payout in payouts if kind(behavior) == "cheat")
         tiles.append(("Paid to cheats", f"{cheats / paid:.2%}", f"{paid:,} units to all peers"))
     emission, reserve = (
@@ -168,17 +170,21 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     if emission:
         tiles.append(("To the reserve", f"{reserve / emission:.1%}", f"of {emission:,} units given out"))
     if summary is not None:
-        sent = summary["bytes"]
-        tiles.append(
-            (
-                "Compression",
-                f"{sent['compression']:.0f}x",
-                f"{_bytes(sent['per_peer_round'])} a peer a round, {sent['bits_per_value']:.1f} bits a value",
-            )
-        )
-        tiles.append(("Parameters", _count(summary["parameters"]), f"{len(run.records)} rounds"))
-        tiles.append(("Wall time", _duration(summary["wall_seconds"]), "compilation included"))
+        tiles += _known_tiles(summary, len(run.records))
     return tiles
+
+
+def _known_tiles(summary: Mapping[str, Any], rounds: int) -> Iterator[tuple[str, str, str]]:
+    """Of a summary: whoever followed a run from outside does not know all of it."""
+    sent = summary["bytes"]
+    if sent["compression"] is not None:
+        beside = f"{_bytes(sent['per_peer_round'])} a peer a round, {sent['bits_per_value']:.1f} bits a value"
+        yield "Compression", f"{sent['compression']:.0f}x", beside
+    if summary["parameters"] is not None:
+        yield "Parameters", _count(summary["parameters"]), f"{rounds} rounds"
+    if summary["wall_seconds"] is not None:
+        beside = "compilation included" if summary["seconds"] else "from the first round to the last record"
+        yield "Wall time", _duration(summary["wall_seconds"]), beside
 
 
 def _rows(run: Run) -> list[dict[str, Any]]:

@@ -155,8 +155,8 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def keep_rounds(path: Path, rounds: int) -> list[record.RoundRecord]:
-    """Cuts ``rounds.jsonl`` to its first ``rounds`` records, where a resumed run continues.
+def keep_rounds(path: Path, rounds: int | None) -> list[record.RoundRecord]:
+    """Cuts ``rounds.jsonl`` to its first ``rounds`` records, where a resumed run continues; None: to those that are sound.
 
     What follows them, a half-written line included, is dropped.
 
@@ -177,10 +177,13 @@ def keep_rounds(path: Path, rounds: int) -> list[record.RoundRecord]:
                 if len(kept) == rounds:
                     break
                 try:
-                    kept.append(record.from_json(line))
+                    found = record.from_json(line)
                 except ValueError:  # the line that a full disk or a kill cut short
                     break
-    if [one.round for one in kept] != list(range(rounds)):
+                if rounds is None and found.round != len(kept):
+                    break
+                kept.append(found)
+    if rounds is not None and [one.round for one in kept] != list(range(rounds)):
         raise UsageError(
             f"{path} has {len(kept)} sound records in order, but the checkpoint is at round {rounds}"
         )

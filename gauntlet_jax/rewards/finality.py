@@ -42,9 +42,9 @@ def may_post(
 
 
 def is_vetoed(stakes: Mapping[str, float], rejecting: Collection[str]) -> bool:
-    """Whether those who reject a record hold more than half of the stake, counted exactly."""
-    against = sum(Fraction(stake) for name, stake in stakes.items() if name in rejecting)
-    return 2 * against > sum(map(Fraction, stakes.values()))
+    """Whether those who reject a record hold more than half of the stake, counted exactly, as the numbers are written."""
+    exact = {name: Fraction(repr(float(stake))) for name, stake in stakes.items()}
+    return 2 * sum(stake for name, stake in exact.items() if name in rejecting) > sum(exact.values())
 
 
 def final_at(posted_at: float, awake_since: float, *, veto_seconds: float) -> float:

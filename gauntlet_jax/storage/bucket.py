@@ -249,11 +249,11 @@ class FolderBucket(_KvStoreBucket):
         check_key(key)
         name = f"{os.getpid()}-{threading.get_ident()}-{next(self._numbers)}"
         staged, target = self._staging / name, self._folder / key
+        stamp = None if self._clock is None else self._stamp()
         try:
             self._store.write(f"{_STAGING}/{name}", data).result()
-            if self._clock is not None:
+            if stamp is not None:
                 # Stamped before it is renamed: an object never shows with another time than its own.
-                stamp = self._stamp()
                 os.utime(staged, ns=(stamp, stamp))
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(staged, target)

@@ -22,8 +22,11 @@ MAX_ADDRESS = 512
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]{2,45}\]")
 _PREFIX = re.compile(r"([A-Za-z0-9_=-][A-Za-z0-9._=-]*/)*[A-Za-z0-9_=-][A-Za-z0-9._=-]*|")
+_KEY = re.compile(r"[!-~]{1,256}")
 _OPTIONS = {"endpoint", "region", "access_key", "secret_key"}
 _DEFAULT_PORTS = {"https": 443, "http": 80}
+# Special by IANA's registries, though the standard library takes them for global.
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
 
 
 class RefusedAddress(ValueError):
@@ -69,8 +72,9 @@ def parse_address(address: str) -> Address:
     try:
         parts = urlsplit(address)
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
-        raise RefusedAddress("not a URL") from error
+    except ValueError:
+        # Not from the library's error, which repeats parts of the address: there may be a secret among them.
+        raise RefusedAddress("not a URL") from None
     if parts.fragment or "@" in parts.netloc or len(dict(options)) < len(options):
         raise RefusedAddress("an address has no fragment, no user and no option twice")
     if parts.scheme == "file":
@@ -93,14 +97,15 @@ def parse_address(address: str) -> Address:
         endpoint = given.get("endpoint") or f"https://s3.{region}.amazonaws.com"
     if re.fullmatch(r"[a-z0-9-]{0,32}", region) is None:
         raise RefusedAddress("a region is made of small letters, digits and -")
-    _host_and_port(endpoint)
     if ("access_key" in given) != ("secret_key" in given):
         raise RefusedAddress("access_key and secret_key go together")
+    if not all(_KEY.fullmatch(given[name]) for name in ("access_key", "secret_key") if name in given):
+        raise RefusedAddress("access_key and secret_key are made of printable ASCII characters")
     return Address(
         parts.scheme,
         parts.netloc,
         prefix,
-        endpoint.rstrip("/"),
+        _canonical(endpoint),
         region,
         given.get("access_key", ""),
         given.get("secret_key", ""),
@@ -189,7 +194,9 @@ class CheckedNetwork(httpcore.NetworkBackend):
         until = None if timeout is None else time.monotonic() + timeout
         failure: Exception = httpcore.ConnectError("no address")
         for address in addresses:
-            left = None if until is None else max(0.01, until - time.monotonic())
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                raise httpcore.ConnectTimeout("none of its addresses answers in time")
             try:
                 stream = self._sockets.connect_tcp(address, port, left, local_address, socket_options)
                 return _Deadlined(stream, self._seconds)
@@ -253,7 +260,14 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
+        if ip.is_site_local:
+            return False
+    listed = any(ip in network for network in _NOT_PUBLIC if network.version == ip.version)
+    return (
+        ip.is_global
+        and not listed
+        and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
+    )
 
 
 def tls() -> ssl.SSLContext:
@@ -261,13 +275,21 @@ def tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+def _canonical(endpoint: str) -> str:
+    """An endpoint's URL as every library reads it alike: what was judged must be what is connected to."""
+    host, port = _host_and_port(endpoint)
+    scheme = urlsplit(endpoint).scheme
+    named = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{named}" if port == _DEFAULT_PORTS[scheme] else f"{scheme}://{named}:{port}"
+
+
 def _host_and_port(endpoint: str) -> tuple[str, int]:
     """Host and port of an endpoint's URL, which has nothing else."""
     try:
         parts = urlsplit(endpoint)
         port = parts.port
-    except ValueError as error:
-        raise RefusedAddress("an endpoint that is no URL") from error
+    except ValueError:
+        raise RefusedAddress("an endpoint that is no URL") from None
     if parts.scheme not in _DEFAULT_PORTS or parts.query or parts.fragment or parts.path.strip("/"):
         raise RefusedAddress("an endpoint is written https://HOST or https://HOST:PORT")
     host = parts.hostname or ""

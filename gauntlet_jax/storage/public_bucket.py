@@ -16,8 +16,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import httpcore
-import obstore
-from obstore.store import S3Store
 
 from gauntlet_jax.storage.bucket import (
     BucketUnavailable,
@@ -28,11 +26,14 @@ from gauntlet_jax.storage.bucket import (
     check_key,
 )
 from gauntlet_jax.storage.endpoints import Address, CheckedNetwork, EndpointPolicy, RefusedEndpoint, tls
+from gauntlet_jax.storage.signed_url import signed_url
 
 _OK = 200
 _MISSING = (404, 410)
 _REDIRECTS = range(300, 400)
-_SIGNED_FOR = datetime.timedelta(minutes=10)
+_SIGNED_SECONDS = 600
+# Not to be read, only passed through: folders on the way may allow no more.
+_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _NANOSECONDS = 1_000_000_000
 _LATEST_PLAUSIBLE = 2.0**40
 
@@ -109,7 +110,6 @@ class PublicBucket:
         self._pool = pool
         self._limits = limits
         self._now = now
-        self._signer = _signer(address) if address.access_key else None
 
     def head(self, key: str) -> Head | None:
         """Time and size of an object; None if there is none.
@@ -178,8 +178,8 @@ class PublicBucket:
     def _url(self, method: str, key: str) -> str:
         address = self._address
         path = f"{address.prefix}/{key}" if address.prefix else key
-        if self._signer is not None:
-            return obstore.sign(self._signer, "GET" if method == "GET" else "HEAD", path, _SIGNED_FOR)
+        if address.access_key:
+            return signed_url(address, method, path, datetime.datetime.now(datetime.UTC), _SIGNED_SECONDS)
         return f"{address.endpoint}/{address.bucket}/{quote(path)}"
 
 
@@ -204,22 +204,33 @@ class PublicFolder:
     def get(self, key: str, *, max_bytes: int) -> Object:
         """An object; errors as for every bucket."""
         descriptor = self._open(key)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             head = _file_head(descriptor)
             if head is None:
                 raise FileNotFoundError(f"no object {key!r}")
             if head.size > max_bytes:
                 raise ObjectTooLarge(f"an object of {head.size} bytes, at most {max_bytes} expected")
-            return Object(file.read(head.size), head)
+            # Made into a file only now: of a folder's descriptor that fails, and leaves it open.
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read(head.size)
+            # Written into, not replaced: the content would be newer than the time that was read before it.
+            if _file_head(descriptor) != head or len(data) != head.size:
+                raise BucketUnavailable("the file changes while it is read")
+            return Object(data, head)
+        finally:
+            os.close(descriptor)
 
     def _open(self, key: str) -> int:
-        """Opens a file from the folder down, no step of which may be a link."""
+        """Opens a file from the root down, no step of which may be a link.
+
+        The policy has followed the links on the way to the folder: one that is there now was put there since.
+        """
         *folders, name = check_key(key).split("/")
         here = -1
         try:
-            here = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            for folder in folders:
-                below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+            here = os.open(self._folder.anchor, _STEP)
+            for folder in (*self._folder.parts[1:], *folders):
+                below = os.open(folder, _STEP, dir_fd=here)
                 os.close(here)
                 here = below
             # Not to wait for the other end of a named pipe.
@@ -253,10 +264,12 @@ def _head_of(response: httpcore.Response, method: str) -> Head:
     if not length.isdecimal() or len(length) > 18:
         raise BucketUnavailable("it does not say how much it sends")
     try:
-        at = email.utils.parsedate_to_datetime(headers.get("last-modified", "")).timestamp()
+        moment = email.utils.parsedate_to_datetime(headers.get("last-modified", ""))
+        at = moment.timestamp()
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise BucketUnavailable("it does not say when the object came") from error
-    if not 0 <= at < _LATEST_PLAUSIBLE:
+    # Without a zone it would be another time on each reader's machine.
+    if moment.tzinfo is None or not 0 <= at < _LATEST_PLAUSIBLE:
         raise BucketUnavailable("it does not say when the object came")
     return Head(at, int(length))
 
@@ -268,16 +281,3 @@ def _single(response: httpcore.Response) -> Mapping[str, str]:
         known = name.decode("latin-1").lower()
         headers[known] = "" if known in headers else value.decode("latin-1").strip()
     return headers
-
-
-def _signer(address: Address) -> S3Store:
-    """Signs URLs, offline, with what the bucket's owner has published."""
-    return S3Store(
-        address.bucket,
-        endpoint=address.endpoint,
-        region=address.region,
-        access_key_id=address.access_key,
-        secret_access_key=address.secret_key,
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": address.endpoint.startswith("http://")},
-    )

@@ -57,7 +57,7 @@ def write_update(bucket: Bucket, round: int, signs: np.ndarray) -> tuple[int, st
       ValueError: an entry is something else.
       OSError: the bucket cannot be written.
     """
-    if signs.dtype != np.int8 or np.abs(signs).max() > 1:
+    if signs.dtype != np.int8 or not -1 <= signs.min() <= signs.max() <= 1:
         raise ValueError("an update is published as int8 numbers of -1, 0 and +1")
     planes = [np.packbits(signs > 0)]
     if not signs.all():

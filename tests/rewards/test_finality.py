@@ -43,8 +43,10 @@ def test_turns(validator, now, vetoed, may):
         (STAKES, [], False),
         ({"big": 2.0, "small": 1.0}, ["small"], False),
         ({"big": 2.0, "small": 1.0}, ["big"], True),
-        # In floats 2 * 0.7 == 1.4 and the sum of all is 1.3999999999999999: exactly, it is no more than half.
-        ({"a": 0.7, "b": 0.1, "c": 0.2, "d": 0.4}, ["a"], False),
+        # Exactly half, and more than that in floats: 0.8 > 0.7999999999999999.
+        ({"a": 0.4, "b": 0.3, "c": 0.1}, ["a"], False),
+        # Exactly half, and more than that in binary fractions.
+        ({"a": 0.1, "b": 0.2, "c": 0.3}, ["a", "b"], False),
     ],
 )
 def test_more_than_half_of_the_stake_vetoes(stakes, against, vetoed):

@@ -52,6 +52,26 @@ def test_slots_are_reserved_and_then_given_out_lowest_first(begun):
     assert len(ledger.registrations(None)) == 7
 
 
+def test_a_reserved_slot_is_kept_for_its_name(shared):
+    ledger, key = shared.ledger, shared.key
+    assert ledger.register_peer("eve", key("eve"), "memory://eve").slot == 2
+    assert ledger.register_peer("bob", key("bob"), "memory://bob").slot == 1
+    assert ledger.register_peer("ada", key("ada"), "memory://ada").slot == 0
+
+
+def test_a_validator_whose_key_is_in_the_terms_needs_that_key(shared):
+    keyed = [{"name": "V1", "stake": 1, "key": shared.key("V1")}]
+    shared.ledger.close()
+    shared.ledger = SharedRunLedger(":memory:", lambda: shared.time)
+    shared.ledger.found({**shared.terms, "validators": keyed}, anchor=None, start_delay=0.0)
+    shared.ledger.begin(None)
+    with pytest.raises(LedgerRefused, match="another key"):
+        shared.ledger.register_validator("V1", shared.key("eve"), "memory://eve")
+    with pytest.raises(LedgerRefused, match="reserved for a validator"):
+        shared.ledger.register_peer("V1", shared.key("eve"), "memory://eve")
+    assert shared.ledger.register_validator("V1", shared.key("V1"), "memory://V1").stake == 1.0
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [

@@ -1,6 +1,6 @@
-import dataclasses
 import hashlib
 import json
+import math
 import time
 
 import numpy as np
@@ -9,93 +9,87 @@ import tensorstore as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from storage.sample_artifact import (
+    ADA,
+    ARRAYS,
+    BYTES,
+    CHUNK,
+    KEY,
+    MANIFEST,
+    SALT,
+    ZARR,
+    Watched,
+    content,
+    crc32c,
+    manifest,
+    read,
+    refused,
+)
 
 from gauntlet_jax.storage import zarr_arrays
 from gauntlet_jax.storage.artifact import (
     PROTOCOL,
-    ArraySpec,
     MalformedArtifact,
     Manifest,
-    array_digests,
-    head_artifact,
+    MissingArtifact,
+    OutsideWindow,
+    last_change,
+    manifest_key,
     payload_digest,
-    read_artifact,
     schema_of,
     write_artifact,
 )
-from gauntlet_jax.storage.bucket import Head, open_bucket
-
-KEY = "rounds/7/ada"
-ARRAYS = {
-    "indices": np.arange(300, dtype=np.uint8),
-    "codes": np.zeros(50, np.uint8),
-    "tables": np.array([[1.5, -2.0], [0.0, 3.0]], np.float32),
-    "probe": np.array([0.25, 0.5], np.float32),
-}
-EXPECTED = {"run": "demo", "round": 7, "peer": "ada", "max_declared": 16}
-
-
-def manifest(arrays, **changes):
-    return dataclasses.replace(Manifest("demo", 7, "ada", 4, PROTOCOL, array_digests(arrays)), **changes)
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-    return (crc ^ 0xFFFFFFFF).to_bytes(4, "little")
-
-
-@pytest.fixture
-def times():
-    return [10.0]
-
-
-@pytest.fixture(params=["memory", "file"])
-def bucket(request, tmp_path, times):
-    url = "memory://" if request.param == "memory" else tmp_path.as_uri()
-    return open_bucket(url, clock=lambda: times[-1])
-
-
-@pytest.fixture
-def stored(bucket):
-    write_artifact(bucket, KEY, ARRAYS, manifest(ARRAYS))
-    return bucket
-
-
-def read(bucket, schema=None, **changes):
-    return read_artifact(bucket, KEY, schema or schema_of(ARRAYS), **{**EXPECTED, **changes})
-
-
-def change_manifest(bucket, **changes):
-    raw = json.loads(bucket.get(f"{KEY}/manifest.json", max_bytes=10**5))
-    bucket.put(f"{KEY}/manifest.json", json.dumps({**raw, **changes}).encode())
+from gauntlet_jax.storage.bucket import open_bucket
 
 
 def test_what_was_written_is_read(bucket):
-    written = write_artifact(bucket, KEY, ARRAYS, manifest(ARRAYS))
-    arrays, read_manifest = read(bucket)
-    assert read_manifest == manifest(ARRAYS)
-    assert list(arrays) == list(ARRAYS)
+    written = write_artifact(bucket, KEY, ARRAYS, manifest(ARRAYS), ADA)
+    received = read(bucket)
+    assert received.manifest == manifest(ARRAYS)
+    assert (received.uploaded_at, received.bytes) == (10.0, written)
+    assert sorted(received.arrays) == sorted(ARRAYS)
     for name, array in ARRAYS.items():
-        assert arrays[name].dtype == array.dtype
-        np.testing.assert_array_equal(arrays[name], array)
-    assert head_artifact(bucket, KEY, schema_of(ARRAYS)) == Head(10.0, written)
+        assert received.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(received.arrays[name], array)
 
 
-def test_a_chunk_is_the_array_and_its_crc32c(stored):
-    for name, array in ARRAYS.items():
-        chunk = stored.get(f"{KEY}/{name}/c/0" + ("/0" if array.ndim == 2 else ""), max_bytes=10**4)
-        assert chunk == array.tobytes() + crc32c(array.tobytes())
+def test_three_objects(stored):
+    assert stored.list("", limit=99) == [f"{KEY}/{name}" for name in (MANIFEST, CHUNK, ZARR)]
+    assert manifest_key(KEY) == f"{KEY}/{MANIFEST}"
 
 
-def test_other_readers_open_an_array_in_place(tmp_path):
-    write_artifact(open_bucket(tmp_path.as_uri(), clock=lambda: 0.0), KEY, ARRAYS, manifest(ARRAYS))
-    kvstore = {"driver": "file", "path": f"{tmp_path}/{KEY}/tables/"}
-    array = ts.open({"driver": "zarr3", "kvstore": kvstore}).result().read().result()
-    np.testing.assert_array_equal(array, ARRAYS["tables"])
+def test_the_chunk_is_all_arrays_by_name_and_their_crc32c(stored):
+    assert content(stored, CHUNK) == BYTES + crc32c(BYTES)
+
+
+@pytest.mark.parametrize("chunk_bytes", [zarr_arrays.CHUNK_BYTES, 100])
+def test_other_readers_open_the_payload_in_place(tmp_path, monkeypatch, chunk_bytes):
+    """By the metadata in the bucket, as anybody's zarr would."""
+    monkeypatch.setattr(zarr_arrays, "CHUNK_BYTES", chunk_bytes)
+    bucket = open_bucket(tmp_path.as_uri(), clock=lambda: 0.0)
+    write_artifact(bucket, KEY, ARRAYS, manifest(ARRAYS), ADA)
+    kvstore = {"driver": "file", "path": f"{tmp_path}/{KEY}/payload/"}
+    array = ts.open({"driver": "zarr3", "kvstore": kvstore}).result()
+    assert array.read().result().tobytes() == BYTES
+    assert array.dtype == ts.uint8
+    assert array.chunk_layout.write_chunk.shape == (min(chunk_bytes, len(BYTES)),)
+
+
+def test_the_manifest_by_hand(stored):
+    document = json.loads(content(stored, MANIFEST))
+    signature = document.pop("signature")
+    assert document == {
+        "arrays": {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in ARRAYS.items()},
+        "declared": 4,
+        "key": ADA.public_key,
+        "peer": "ada",
+        "protocol": 2,
+        "round": 7,
+        "run": "demo",
+        "salt": SALT,
+    }
+    text = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    assert signature == ADA.sign("manifest", text)
 
 
 ARRAY_STRATEGY = st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.float64]).flatmap(
@@ -115,181 +109,129 @@ ARRAY_STRATEGY = st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.
 @settings(max_examples=40, deadline=None)
 def test_any_arrays_survive(arrays):
     bucket = open_bucket("memory://", clock=lambda: 0.0)
-    write_artifact(bucket, KEY, arrays, manifest(arrays))
-    back, _ = read(bucket, schema_of(arrays))
+    write_artifact(bucket, KEY, arrays, manifest(arrays), ADA)
+    back = read(bucket, schema_of(arrays)).arrays
     for name, array in arrays.items():
         assert back[name].tobytes() == array.tobytes()
         assert (back[name].shape, back[name].dtype) == (array.shape, array.dtype)
 
 
-def test_large_arrays_are_cut_along_the_first_axis(bucket, monkeypatch):
-    monkeypatch.setattr(zarr_arrays, "CHUNK_BYTES", 64)
-    write_artifact(bucket, KEY, ARRAYS, manifest(ARRAYS))
-    assert len(bucket.list(f"{KEY}/indices/", limit=99)) == 1 + 5
-    np.testing.assert_array_equal(read(bucket)[0]["indices"], ARRAYS["indices"])
+def test_bytes_are_little_endian_whatever_they_were(bucket):
+    arrays = {"a": np.array([1, 2], ">u4")}
+    own = manifest({"a": np.array([1, 2], "<u4")})
+    write_artifact(bucket, KEY, arrays, own, ADA)
+    assert content(bucket, CHUNK)[:8] == b"\x01\0\0\0\x02\0\0\0"
 
 
-def test_the_latest_part_dates_an_artifact(stored, times):
+def test_a_large_payload_is_cut(bucket, monkeypatch):
+    monkeypatch.setattr(zarr_arrays, "CHUNK_BYTES", 100)
+    written = write_artifact(bucket, KEY, ARRAYS, manifest(ARRAYS), ADA)
+    assert len(bucket.list(f"{KEY}/payload/c/", limit=99)) == 4
+    received = read(bucket)
+    assert received.bytes == written
+    np.testing.assert_array_equal(received.arrays["indices"], ARRAYS["indices"])
+    # Whole chunks in each other's place have their checksums; the manifest tells.
+    first, second = content(bucket, "payload/c/0"), content(bucket, "payload/c/1")
+    bucket.put(f"{KEY}/payload/c/0", second)
+    bucket.put(f"{KEY}/payload/c/1", first)
+    refused(bucket, "array codes is not the one of its manifest")
+    bucket.delete_prefix(f"{KEY}/payload/c/3")
+    refused(bucket, "payload/c/3 is missing")
+
+
+def test_each_object_is_read_once_and_the_manifest_first(stored):
+    watched = Watched(stored)
+    read(watched)
+    assert watched.asked == [MANIFEST, ZARR, CHUNK]
+
+
+def test_what_is_swapped_between_two_reads_is_not_taken(stored):
+    """A manifest is of the very bytes that come with it: each object is asked for once, and later ones must fit."""
+    other = {**ARRAYS, "codes": ARRAYS["codes"] + 1}
+
+    def swap(key):
+        if key.endswith(MANIFEST):
+            write_artifact(stored, KEY, other, manifest(other), ADA)
+
+    refused(Watched(stored, swap), "array codes is not the one of its manifest")
+    assert read(Watched(stored, swap)).manifest == manifest(other)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, ZARR, CHUNK])
+def test_the_latest_object_dates_an_artifact(stored, times, name):
     times.append(99.0)
-    stored.put(f"{KEY}/codes/c/0", stored.get(f"{KEY}/codes/c/0", max_bytes=999))
-    head = head_artifact(stored, KEY, schema_of(ARRAYS))
-    assert head is not None
-    assert head.last_modified == 99.0
+    stored.put(f"{KEY}/{name}", content(stored, name))
+    assert read(stored).uploaded_at == 99.0
+    assert last_change(stored, KEY, schema_of(ARRAYS)) == 99.0
+
+
+def test_the_time_is_of_the_response_that_was_used(stored, times):
+    """To put an object again while it is judged changes nothing of what was judged."""
+
+    def put_again(key):
+        times.append(99.0)
+        stored.put(key, content(stored, key.removeprefix(f"{KEY}/")))
+
+    assert read(Watched(stored, put_again)).uploaded_at == 10.0
+    assert last_change(stored, KEY, schema_of(ARRAYS)) == 99.0
+
+
+@pytest.mark.parametrize(
+    ("window", "good"),
+    [((10.0, 11.0), True), ((9.0, 10.0), False), ((10.5, 11.0), False), ((0.0, 10.1), True), (None, True)],
+)
+def test_the_window_is_half_open(stored, window, good):
+    if good:
+        read(stored, window=window)
+        return
+    with pytest.raises(OutsideWindow) as caught:
+        read(stored, window=window)
+    assert caught.value.uploaded_at == 10.0
+
+
+@pytest.mark.parametrize(("late", "asked"), [(MANIFEST, 1), (ZARR, 2), (CHUNK, 3)])
+def test_no_more_is_read_of_what_is_late(stored, times, late, asked):
+    times.append(99.0)
+    stored.put(f"{KEY}/{late}", content(stored, late))
+    watched = Watched(stored)
+    with pytest.raises(OutsideWindow) as caught:
+        read(watched, window=(5.0, 20.0))
+    assert caught.value.uploaded_at == 99.0
+    assert watched.asked == [MANIFEST, ZARR, CHUNK][:asked]
+
+
+def test_a_late_artifact_is_late_whatever_it_is_made_of(stored, times):
+    times.append(99.0)
+    stored.put(f"{KEY}/{MANIFEST}", b"garbage")
+    with pytest.raises(OutsideWindow):
+        read(stored, window=(5.0, 20.0))
+
+
+def test_a_time_that_is_none_is_outside(stored, times):
+    class Odd(Watched):
+        def get(self, key, *, max_bytes):
+            found = super().get(key, max_bytes=max_bytes)
+            return found._replace(head=found.head._replace(last_modified=math.nan))
+
+    with pytest.raises(OutsideWindow):
+        read(Odd(stored), window=(5.0, 20.0))
 
 
 def test_without_a_manifest_there_is_no_artifact(bucket):
-    schema = schema_of(ARRAYS)
-    assert head_artifact(bucket, KEY, schema) is None
-    bucket.put(f"{KEY}/codes/c/0", b"")
-    assert head_artifact(bucket, KEY, schema) is None
-    with pytest.raises(MalformedArtifact, match="no manifest"):
-        read(bucket)
+    assert last_change(bucket, KEY, schema_of(ARRAYS)) is None
+    bucket.put(f"{KEY}/{CHUNK}", b"")
+    watched = Watched(bucket)
+    with pytest.raises(MissingArtifact):
+        read(watched)
+    assert watched.asked == [MANIFEST]
+    assert not issubclass(MissingArtifact, MalformedArtifact)
 
 
 def test_the_manifest_is_written_last(bucket, monkeypatch):
     keys = []
     monkeypatch.setattr(bucket, "put", lambda key, data: keys.append(key))
-    write_artifact(bucket, KEY, ARRAYS, manifest(ARRAYS))
-    assert keys.index(f"{KEY}/manifest.json") == len(keys) - 1
-
-
-HOSTILE_METADATA = {
-    "huge shape": {"shape": [10**12]},
-    "zstd bomb": {"codecs": [{"name": "bytes"}, {"name": "zstd"}]},
-    "no checksum": {"codecs": [{"name": "bytes"}]},
-    "other chunks": {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [10**9]}}},
-    "other dtype": {"data_type": "int8"},
-    "fill value": {"fill_value": 7},
-    "extra field": {"attributes": {"a": 1}},
-}
-
-
-@pytest.mark.parametrize("change", HOSTILE_METADATA.values(), ids=HOSTILE_METADATA.keys())
-@pytest.mark.parametrize("padded", [False, True])
-def test_hostile_metadata_is_never_opened(stored, change, padded):
-    key = f"{KEY}/codes/zarr.json"
-    good = stored.get(key, max_bytes=10**4)
-    bad = json.dumps({**json.loads(good), **change}, sort_keys=True, separators=(",", ":")).encode()
-    stored.put(key, bad.ljust(len(good))[: len(good)] if padded else bad)
-    with pytest.raises(MalformedArtifact, match=r"codes/zarr.json (has|describes)"):
-        read(stored)
-
-
-def test_same_length_other_metadata_is_refused(stored):
-    key = f"{KEY}/codes/zarr.json"
-    good = stored.get(key, max_bytes=10**4)
-    stored.put(key, good.replace(b"uint8", b"int64"))
-    with pytest.raises(MalformedArtifact, match="describes another array"):
-        read(stored)
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "match"),
-    [
-        ("codes/c/0", b"x" * 10**6, "codes/c/0 has 1000000 bytes, 54 expected"),
-        ("codes/c/0", b"", "codes/c/0 has 0 bytes, 54 expected"),
-        ("codes/c/0", b"x" * 54, "array codes fails its checksum"),
-        ("codes/zarr.json", b"{" * 10**6, "codes/zarr.json has 1000000 bytes"),
-        ("manifest.json", b" " * 70_000, "manifest.json has more than 65536 bytes"),
-        ("manifest.json", b"[" * 60_000, "not JSON"),
-        ("manifest.json", b"\xff", "not JSON"),
-        ("manifest.json", b"[1]", "other fields"),
-        ("manifest.json", b'{"round":1,"round":1}', "not JSON"),
-        ("manifest.json", b'{"round":' + b"9" * 60_000 + b"}", "not JSON"),
-        ("codes/c/1", b"", "objects that nobody asked for"),
-        ("extra/zarr.json", b"{}", "objects that nobody asked for"),
-        ("note", b"", "objects that nobody asked for"),
-    ],
-)
-def test_hostile_objects(stored, name, data, match):
-    stored.put(f"{KEY}/{name}", data)
-    with pytest.raises(MalformedArtifact, match=match) as caught:
-        read(stored)
-    assert "\n" not in caught.value.reason
-
-
-def test_thousands_of_objects_cost_one_refusal(stored):
-    for index in range(200):
-        stored.put(f"{KEY}/a{index}", b"")
-    with pytest.raises(MalformedArtifact, match="objects that nobody asked for"):
-        read(stored)
-
-
-def test_missing_parts(stored):
-    stored.delete_prefix(f"{KEY}/codes/c")
-    with pytest.raises(MalformedArtifact, match="codes/c/0 is missing"):
-        read(stored)
-
-
-def test_every_flipped_byte_is_noticed(stored):
-    rng = np.random.default_rng(0)
-    for key in stored.list(f"{KEY}/", limit=99):
-        data = stored.get(key, max_bytes=10**5)
-        for where in {0, len(data) - 1, *rng.integers(0, len(data), 6).tolist()}:
-            altered = bytearray(data)
-            altered[where] ^= 1 << int(rng.integers(8))
-            stored.put(key, bytes(altered))
-            try:
-                arrays, back = read(stored)
-            except MalformedArtifact:
-                continue
-            # The number of declared sequences may change into another that is allowed; nothing else may.
-            assert key.endswith("manifest.json")
-            assert dataclasses.replace(back, declared=4) == manifest(ARRAYS)
-            assert payload_digest(arrays) == payload_digest(ARRAYS)
-        stored.put(key, data)
-    read(stored)
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"run": "other"}, "another run, round or peer"),
-        ({"round": 6}, "another run, round or peer"),
-        ({"peer": "bob"}, "another run, round or peer"),
-        ({"round": 7.0}, "no integer"),
-        ({"round": True}, "no integer"),
-        ({"declared": "4"}, "no integer"),
-        ({"declared": 17}, "more than 16"),
-        ({"declared": 0}, "declares no sequence"),
-        ({"declared": 10**400}, "more than 16"),
-        ({"declared": float("nan")}, "no integer"),
-        ({"protocol": 2}, "another version"),
-        ({"peer": None}, "other than a string"),
-        ({"arrays": []}, "other arrays"),
-        ({"arrays": {"codes": "0" * 64}}, "other arrays"),
-        (
-            {"arrays": {**array_digests(ARRAYS), "codes": "0" * 64}},
-            "array codes is not the one of its manifest",
-        ),
-        ({"arrays": {**array_digests(ARRAYS), "codes": 5}}, "no sha256"),
-        ({"arrays": {**array_digests(ARRAYS), "codes": "A" * 64}}, "no sha256"),
-        ({"note": 1}, "other fields"),
-    ],
-)
-def test_hostile_manifests(stored, changes, match):
-    change_manifest(stored, **changes)
-    with pytest.raises(MalformedArtifact, match=match):
-        read(stored)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["tables", "probe"])
-def test_floats_must_be_finite(bucket, name, value):
-    arrays = {key: array.copy() for key, array in ARRAYS.items()}
-    arrays[name].reshape(-1)[1] = value
-    write_artifact(bucket, KEY, arrays, manifest(arrays))
-    with pytest.raises(MalformedArtifact, match=f"array {name} holds a number that is not finite"):
-        read(bucket)
-
-
-def test_arrays_of_another_model_are_refused(stored):
-    schema = {**schema_of(ARRAYS), "codes": ArraySpec((51,), np.dtype(np.uint8))}
-    with pytest.raises(MalformedArtifact, match="54 bytes, 55 expected"):
-        read(stored, schema)
-    without_codes = {name: spec for name, spec in schema_of(ARRAYS).items() if name != "codes"}
-    with pytest.raises(MalformedArtifact, match="nobody asked for"):
-        read(stored, without_codes)
+    write_artifact(bucket, KEY, ARRAYS, manifest(ARRAYS), ADA)
+    assert keys == [f"{KEY}/{name}" for name in (ZARR, CHUNK, MANIFEST)]
 
 
 @pytest.mark.parametrize(
@@ -306,14 +248,18 @@ def test_arrays_of_another_model_are_refused(stored):
 def test_arrays_that_no_schema_asks_for(bucket, arrays):
     with pytest.raises(ValueError, match="array"):
         write_artifact(
-            bucket, KEY, arrays, Manifest("demo", 7, "ada", 4, PROTOCOL, dict.fromkeys(arrays, "0" * 64))
+            bucket,
+            KEY,
+            arrays,
+            Manifest("demo", 7, "ada", 4, PROTOCOL, dict.fromkeys(arrays, "0" * 64), ""),
+            ADA,
         )
     assert bucket.list("", limit=1) == []
 
 
 def test_a_manifest_about_other_arrays_is_not_written(bucket):
     with pytest.raises(ValueError, match="the manifest lists"):
-        write_artifact(bucket, KEY, ARRAYS, manifest({"codes": ARRAYS["codes"]}))
+        write_artifact(bucket, KEY, ARRAYS, manifest({"codes": ARRAYS["codes"]}), ADA)
 
 
 def test_payload_digest_by_hand_and_without_the_probe():
@@ -329,5 +275,5 @@ def test_quick_enough_for_every_peer_of_every_round(stored):
     start = time.perf_counter()
     for _ in range(20):
         read(stored)
-    # About 2 ms each on an idle machine: the bound only catches a change of order.
+    # About 0.5 ms each on an idle machine: the bound only catches a change of order.
     assert (time.perf_counter() - start) / 20 < 0.05

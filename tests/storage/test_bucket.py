@@ -1,11 +1,13 @@
 import errno
+import os
 import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gauntlet_jax.storage.bucket import FolderBucket, Head, ObjectTooLarge, check_key, open_bucket
+from gauntlet_jax.storage.bucket import FolderBucket, Head, Object, ObjectTooLarge, check_key, open_bucket
 
 
 class Clock:
@@ -31,9 +33,9 @@ def test_put_head_get(bucket, clock):
     clock.time = 12.25
     bucket.put("rounds/3/ada", b"hello")
     assert bucket.head("rounds/3/ada") == Head(12.25, 5)
-    assert bucket.get("rounds/3/ada", max_bytes=5) == b"hello"
+    assert bucket.get("rounds/3/ada", max_bytes=5) == Object(b"hello", Head(12.25, 5))
     bucket.put("empty", b"")
-    assert bucket.get("empty", max_bytes=0) == b""
+    assert bucket.get("empty", max_bytes=0) == Object(b"", Head(12.25, 0))
 
 
 def test_the_time_is_the_one_of_the_last_put(bucket, clock):
@@ -42,7 +44,7 @@ def test_the_time_is_the_one_of_the_last_put(bucket, clock):
         head = bucket.head("k")
         assert head is not None
         assert head.last_modified == pytest.approx(clock.time, abs=1e-9)
-        assert bucket.get("k", max_bytes=20) == str(clock.time).encode()
+        assert bucket.get("k", max_bytes=20) == Object(str(clock.time).encode(), head)
 
 
 def test_times_agree_to_the_bit_between_kinds_of_bucket(tmp_path, clock):
@@ -67,14 +69,35 @@ def test_a_read_is_bounded(bucket):
         bucket.get("k", max_bytes=5)
 
 
-def test_the_bound_holds_when_the_object_grows_after_it_was_measured(tmp_path, clock, monkeypatch):
-    bucket = FolderBucket(tmp_path, clock)
-    bucket.put("k", b"x" * 1000)
-    monkeypatch.setattr(FolderBucket, "head", lambda self, key: Head(0.0, 10))
-    assert bucket.get("k", max_bytes=10) == b"x" * 10
-    monkeypatch.setattr(FolderBucket, "head", lambda self, key: Head(0.0, 2000))
-    with pytest.raises(OSError, match="cannot be read"):
-        bucket.get("k", max_bytes=2000)
+def test_an_object_is_replaced_whole_while_it_is_read(bucket, clock, monkeypatch):
+    """What is put in the middle of a read shows in the next one: bytes, size and time are of one object."""
+    bucket.put("k", b"x" * 10)
+    measured = type(bucket)._check_size
+
+    def replaced_now(self, *arguments):
+        if isinstance(self, FolderBucket):  # the one in memory holds its lock
+            clock.time = 7.0
+            self.put("k", b"y" * 1000)
+        return measured(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(bucket), "_check_size", replaced_now)
+        assert bucket.get("k", max_bytes=10) == Object(b"x" * 10, Head(0.0, 10))
+    if isinstance(bucket, FolderBucket):
+        assert bucket.get("k", max_bytes=1000) == Object(b"y" * 1000, Head(7.0, 1000))
+
+
+def test_without_a_clock_the_time_is_the_file_systems_and_not_its_owners(tmp_path):
+    bucket = FolderBucket(tmp_path, None)
+    before = time.time()
+    bucket.put("a/b", b"1")
+    # Some kernels stamp with the time of their last tick.
+    assert before - 0.1 <= bucket.get("a/b", max_bytes=1).head.last_modified <= time.time() + 0.1
+    os.utime(tmp_path / "a" / "b", (1000.0, 1000.0))
+    head = bucket.head("a/b")
+    assert head is not None
+    assert head.last_modified >= before - 0.1
+    assert (tmp_path / "a" / "b").stat().st_mtime == 1000.0
 
 
 def test_list_is_sorted_and_limited(bucket):
@@ -165,7 +188,7 @@ def test_the_last_of_concurrent_puts_wins_whole(bucket, clock):
         thread.start()
     while any(thread.is_alive() for thread in threads):
         if bucket.head("k"):
-            assert bucket.get("k", max_bytes=20_000) in values
+            assert bucket.get("k", max_bytes=20_000).data in values
     for thread in threads:
         thread.join()
     assert bucket.list("", limit=5) == ["k"]
@@ -185,7 +208,7 @@ def test_a_full_disk_gets_one_clear_line_and_leaves_what_was_there(tmp_path, clo
         ) as caught:
             bucket.put("k", b"after")
     assert caught.value.errno == errno.ENOSPC
-    assert bucket.get("k", max_bytes=9) == b"before"
+    assert bucket.get("k", max_bytes=9).data == b"before"
     assert not any((tmp_path / ".incoming").iterdir())
 
 

@@ -1,0 +1,556 @@
+"""Strangers' storage that lies, stalls and floods: every read ends in time, with its own reason, in bounded memory."""
+
+import datetime
+import email.utils
+import os
+import socket
+import struct
+import threading
+import time
+import traceback
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+
+import botocore.auth
+import botocore.awsrequest
+import botocore.credentials
+import httpcore
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gauntlet_jax.storage import public_bucket, signed_url
+from gauntlet_jax.storage.bucket import BucketUnavailable, Head, Object, ObjectTooLarge
+from gauntlet_jax.storage.endpoints import EndpointPolicy, RefusedAddress, parse_address
+from gauntlet_jax.storage.public_bucket import PublicReader, ReadLimits
+
+SECONDS = 0.3
+LATE = 1.0  # seconds after which a read has outstayed its deadline, on a busy machine
+AT = 1_760_000_000.0
+MODIFIED = email.utils.formatdate(AT, usegmt=True)
+
+
+class Hostile:
+    """A server on loopback; what it does with a connection is a function of (connection, request, stop)."""
+
+    def __init__(self, behave):
+        self._behave = behave
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener.settimeout(0.05)
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self.port = self._listener.getsockname()[1]
+        self.requests = []
+        self.connections = 0
+
+    def close(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _accept(self):
+        while not self._stop.is_set():
+            with suppress(TimeoutError):
+                connection, _ = self._listener.accept()
+                connection.settimeout(0.05)
+                self.connections += 1
+                self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+                self._threads[-1].start()
+
+    def _serve(self, connection):
+        with closing(connection), suppress(OSError):
+            while (request := self._request(connection)) is not None:
+                self.requests.append(request)
+                self._behave(connection, request, self._stop)
+
+    def _request(self, connection):
+        data = b""
+        while not data.endswith(b"\r\n\r\n"):
+            if self._stop.is_set():
+                return None
+            with suppress(TimeoutError):
+                more = connection.recv(65536)
+                if not more:
+                    return None
+                data += more
+        return data.decode()
+
+
+def answer(body=b"hello", *, status="200 OK", length=None, modified=MODIFIED, extra=()):
+    """An HTTP answer; "" leaves a header out."""
+    lines = [f"HTTP/1.1 {status}"]
+    size = str(len(body)) if length is None else length
+    lines += [f"Content-Length: {size}"] if size else []
+    lines += [f"Last-Modified: {modified}"] if modified else []
+    return "\r\n".join([*lines, *extra, "", ""]).encode() + body
+
+
+def saying(data, *, ends=True):
+    """A behavior: says the same to everybody, and ends the connection."""
+
+    def behave(connection, request, stop):
+        connection.sendall(data.split(b"\r\n\r\n")[0] + b"\r\n\r\n" if request.startswith("HEAD") else data)
+        if ends:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    return behave
+
+
+def dripping(before, drop):
+    """A behavior: sends the beginning at once and then a drop now and then."""
+
+    def behave(connection, request, stop):
+        connection.sendall(before)
+        while not stop.wait(0.02):
+            connection.sendall(drop)
+
+    return behave
+
+
+def silent(connection, request, stop):
+    stop.wait(10)
+
+
+def resetting(connection, request, stop):
+    connection.sendall(answer(b"x" * 100)[:-50])
+    # No polite goodbye.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def flooding(before):
+    """A behavior: sends as much as the other side takes."""
+
+    def behave(connection, request, stop):
+        connection.sendall(before)
+        while not stop.is_set():
+            connection.sendall(b"x" * 65536)
+
+    return behave
+
+
+@contextmanager
+def bucket_of(behave, *, keys="", limits=ReadLimits(SECONDS, 0.3, 4)):
+    """A hostile server, and its bucket as this machine reads it."""
+    with closing(Hostile(behave)) as server:
+        policy = EndpointPolicy(frozenset({f"127.0.0.1:{server.port}"}))
+        with closing(PublicReader(policy, limits)) as reader:
+            yield server, reader.open(f"s3://bucket/run?endpoint=http://127.0.0.1:{server.port}{keys}")
+
+
+def test_an_honest_answer():
+    with bucket_of(saying(answer(), ends=False)) as (server, bucket):
+        assert bucket.get("a/b", max_bytes=5) == Object(b"hello", Head(AT, 5))
+        assert bucket.head("a/b") == Head(AT, 5)
+        assert [request.split("\r\n")[0] for request in server.requests] == [
+            "GET /bucket/run/a/b HTTP/1.1",
+            "HEAD /bucket/run/a/b HTTP/1.1",
+        ]
+        assert all("accept-encoding: identity" in request.lower() for request in server.requests)
+        # Nothing was wrong, so the connection was used again.
+        assert server.connections == 1
+
+
+IN_TIME, BROKEN = "did not answer in time", "broke the connection off, or speaks no HTTP"
+NO_TIME, NO_SIZE = "does not say when the object came", "does not say how much it sends"
+LIES = {
+    "redirect": (saying(answer(status="302 Found", extra=["Location: http://127.0.0.1:1/x"])), "redirects"),
+    "redirect for good": (saying(answer(status="308 Permanent Redirect")), "redirects"),
+    "not modified": (saying(answer(b"", status="304 Not Modified")), "redirects"),
+    "500": (saying(answer(status="500 Internal Server Error")), "answers with status 500"),
+    "503": (saying(answer(status="503 Slow Down")), "answers with status 503"),
+    "403": (saying(answer(status="403 Forbidden")), "answers with status 403"),
+    "206": (saying(answer(status="206 Partial Content")), "answers with status 206"),
+    "204": (saying(answer(b"", status="204 No Content")), "answers with status 204"),
+    "101": (saying(answer(b"", status="101 Switching Protocols")), BROKEN),
+    "body drips": (dripping(answer(b"", length="9999"), b"x"), IN_TIME),
+    "headers drip": (dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x"), IN_TIME),
+    "status drips": (dripping(b"HTTP/1.1 2", b"0"), IN_TIME),
+    "preliminaries drip": (dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), IN_TIME),
+    "silent": (silent, IN_TIME),
+    "stops in the middle": (dripping(answer(b"x", length="20"), b""), IN_TIME),
+    "sends less": (saying(answer(length="9")), BROKEN),
+    "sends nothing": (saying(b""), BROKEN),
+    "reset": (resetting, BROKEN),
+    "no HTTP": (saying(b"SSH-2.0-OpenSSH_9.2\r\n"), BROKEN),
+    "a TLS record": (saying(b"\x16\x03\x01\x02\x00\x01"), BROKEN),
+    "huge header": (saying(answer(extra=["X: " + "x" * 300_000])), BROKEN),
+    "many headers": (saying(answer(extra=[f"X-{i}: y" for i in range(30_000)])), BROKEN),
+    "endless headers": (flooding(b"HTTP/1.1 200 OK\r\nX: "), BROKEN),
+    "no size": (saying(answer(length="")[:-5] + b"hello"), NO_SIZE),
+    "negative size": (saying(answer(length="-5")), BROKEN),
+    "two sizes": (saying(answer(extra=["Content-Length: 6"])), BROKEN),
+    "size of many digits": (saying(answer(length="9" * 5000)), BROKEN + "|" + NO_SIZE),
+    "chunked": (
+        saying(
+            answer(b"5\r\nhello\r\n0\r\n\r\n", length="", extra=["Transfer-Encoding: chunked"]),
+        ),
+        NO_SIZE,
+    ),
+    "chunked and a size": (
+        saying(answer(b"6\r\nhello!\r\n0\r\n\r\n", length="5", extra=["Transfer-Encoding: chunked"])),
+        "sends more than it announced",
+    ),
+    "chunked and less than its size": (
+        saying(answer(b"3\r\nhel\r\n0\r\n\r\n", length="5", extra=["Transfer-Encoding: chunked"])),
+        "sends less than it announced",
+    ),
+    "gzip": (saying(answer(extra=["Content-Encoding: gzip"])), "compressed"),
+    "two encodings": (
+        saying(answer(extra=["Content-Encoding: identity", "Content-Encoding: gzip"])),
+        "compressed",
+    ),
+    "no time": (saying(answer(modified="")), NO_TIME),
+    "garbage time": (saying(answer(modified="yesterday")), NO_TIME),
+    "two times": (saying(answer(extra=[f"Last-Modified: {MODIFIED}"])), NO_TIME),
+    "time in no zone": (saying(answer(modified="Thu, 09 Oct 2025 08:53:20")), NO_TIME),
+    "time in a zone unknown": (saying(answer(modified="Thu, 09 Oct 2025 08:53:20 -0000")), NO_TIME),
+    "time before 1970": (saying(answer(modified="Thu, 09 Oct 1969 08:53:20 GMT")), NO_TIME),
+    "year of many digits": (saying(answer(modified=f"Thu, 09 Oct {'9' * 5000} 08:53:20 GMT")), NO_TIME),
+}
+
+
+@pytest.mark.parametrize("how", LIES)
+def test_each_lie_is_refused_in_time_with_its_own_reason(how):
+    behave, clause = LIES[how]
+    with bucket_of(behave) as (_, bucket):
+        started = time.monotonic()
+        with pytest.raises(BucketUnavailable, match=clause) as caught:
+            bucket.get("a/b", max_bytes=10_000)
+        assert time.monotonic() - started < LATE
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "how", ["redirect", "403", "headers drip", "silent", "no size", "no time", "gzip", "sends nothing"]
+)
+def test_a_lie_about_an_objects_head_is_refused_as_well(how):
+    behave, clause = LIES[how]
+    with bucket_of(behave) as (_, bucket):
+        started = time.monotonic()
+        with pytest.raises(BucketUnavailable, match=clause):
+            bucket.head("a/b")
+        assert time.monotonic() - started < LATE
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "410 Gone"])
+def test_what_is_not_there_is_none(status):
+    with bucket_of(saying(answer(b"<Error/>", status=status))) as (_, bucket):
+        assert bucket.head("a/b") is None
+        with pytest.raises(FileNotFoundError, match="no object 'a/b'"):
+            bucket.get("a/b", max_bytes=10)
+
+
+def test_a_redirect_is_not_followed():
+    with closing(Hostile(saying(answer()))) as other:
+        target = f"Location: http://127.0.0.1:{other.port}/bucket/run/k"
+        redirecting = bucket_of(saying(answer(status="307 Temporary Redirect", extra=[target])))
+        with redirecting as (_, bucket), pytest.raises(BucketUnavailable, match="redirects"):
+            bucket.get("k", max_bytes=10)
+        assert other.connections == 0
+
+
+def test_nobody_listens():
+    with closing(socket.create_server(("127.0.0.1", 0))) as closed:
+        port = closed.getsockname()[1]
+    with (
+        closing(
+            PublicReader(EndpointPolicy(frozenset({f"127.0.0.1:{port}"})), ReadLimits(SECONDS))
+        ) as reader,
+        pytest.raises(BucketUnavailable, match="broke the connection off"),
+    ):
+        reader.open(f"s3://bucket?endpoint=http://127.0.0.1:{port}").head("k")
+
+
+@pytest.mark.parametrize(
+    ("before", "kind", "clause"),
+    [
+        (answer(b"", length=str(2**40)), ObjectTooLarge, f"of {2**40} bytes, at most 10000"),
+        (answer(b"", length="10001"), ObjectTooLarge, "of 10001 bytes"),
+        (answer(b"", length=""), BucketUnavailable, NO_SIZE),
+        (answer(b"", length="", extra=["Transfer-Encoding: chunked"]), BucketUnavailable, NO_SIZE),
+        (
+            answer(b"3fffffff\r\n", length="9000", extra=["Transfer-Encoding: chunked"]),
+            BucketUnavailable,
+            "sends more than it announced",
+        ),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 1099511627776\r\n\r\n", FileNotFoundError, "no object"),
+        (b"HTTP/1.1 200 OK\r\nX: ", BucketUnavailable, BROKEN),
+    ],
+)
+def test_a_flood_takes_no_memory(before, kind, clause):
+    with bucket_of(flooding(before)) as (_, bucket):
+        tracemalloc.start()
+        try:
+            with pytest.raises(kind, match=clause):
+                bucket.get("k", max_bytes=10_000)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert most < 2_000_000
+
+
+def test_more_than_was_announced_is_left_unread():
+    with bucket_of(saying(answer() + b"and more")) as (_, bucket):
+        assert bucket.get("k", max_bytes=10) == Object(b"hello", Head(AT, 5))
+        assert bucket.head("k") == Head(AT, 5)
+
+
+@given(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=40))
+def test_any_text_for_a_time_is_a_time_or_refused(text):
+    with suppress(UnicodeEncodeError):
+        headers = [(b"Content-Length", b"5"), (b"Last-Modified", text.encode("latin-1"))]
+        response = httpcore.Response(200, headers=headers)
+        with suppress(BucketUnavailable):
+            assert 0 <= public_bucket._head_of(response, "GET").last_modified < 2**40
+
+
+@given(st.binary(max_size=12), st.binary(max_size=12))
+def test_any_bytes_for_a_size_and_an_encoding_are_taken_or_refused(size, encoding):
+    headers = [
+        (b"Content-Length", size),
+        (b"Content-Encoding", encoding),
+        (b"Last-Modified", MODIFIED.encode()),
+    ]
+    with suppress(BucketUnavailable):
+        assert public_bucket._head_of(httpcore.Response(200, headers=headers), "GET").size >= 0
+
+
+# Several buckets
+
+
+def test_a_slow_bucket_delays_nobody():
+    slow, fast = Hostile(silent), Hostile(saying(answer(), ends=False))
+    policy = EndpointPolicy(frozenset(f"127.0.0.1:{server.port}" for server in (slow, fast)))
+    with closing(slow), closing(fast), closing(PublicReader(policy, ReadLimits(1.0, 0.3, 4))) as reader:
+        stalled, swift = (
+            reader.open(f"s3://bucket?endpoint=http://127.0.0.1:{server.port}") for server in (slow, fast)
+        )
+        with ThreadPoolExecutor(2) as pool:
+            waiting = pool.submit(stalled.get, "k", max_bytes=10)
+            started = time.monotonic()
+            for _ in range(20):
+                assert pool.submit(swift.get, "k", max_bytes=10).result().data == b"hello"
+            assert time.monotonic() - started < 0.8
+            assert not waiting.done()
+            with pytest.raises(BucketUnavailable, match=IN_TIME):
+                waiting.result()
+            assert 0.9 < time.monotonic() - started < 1.8
+
+
+def test_connections_are_limited_and_who_waits_in_vain_is_told():
+    """Three reads of a silent server with room for two: the third gets a connection only when one of these is given up."""
+    with (
+        bucket_of(silent, limits=ReadLimits(SECONDS, 0.3, 2)) as (server, bucket),
+        ThreadPoolExecutor(3) as pool,
+    ):
+        started = time.monotonic()
+        reads = [pool.submit(bucket.get, "k", max_bytes=10) for _ in range(3)]
+        time.sleep(SECONDS / 2)
+        assert server.connections == 2
+        for read in reads:
+            with pytest.raises(BucketUnavailable, match=IN_TIME):
+                read.result()
+        assert time.monotonic() - started < 2 * LATE
+
+
+def test_no_connection_outlives_a_failure():
+    with bucket_of(saying(answer(status="403 Forbidden", length="500"))) as (server, bucket):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            with pytest.raises(BucketUnavailable):
+                bucket.get("k", max_bytes=10)
+        assert server.connections == 5
+        time.sleep(0.1)
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+# Signed URLs
+
+SECRET = "hush-hush/very+secret"
+KEYS = "&region=eu-west-3&access_key=AKREADER&secret_key=hush-hush%2Fvery%2Bsecret"
+
+
+@given(
+    st.from_regex(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]{0,9}(/[A-Za-z0-9_=-]{1,5})?", fullmatch=True),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40),
+    st.sampled_from(["https://h.example", "http://h.example:9000", "https://[2606:4700::1]:8443"]),
+    st.sampled_from(["GET", "HEAD"]),
+)
+def test_signatures_are_those_of_the_reference_client(key, secret, endpoint, method):
+    address = parse_address(f"s3://bucket/run?endpoint={endpoint}&region=eu-west-3")
+    address = type(address)(**{**vars(address), "access_key": "AK/=+", "secret_key": secret})
+    at = datetime.datetime(2026, 3, 4, 5, 6, 7, tzinfo=datetime.UTC)
+    found = signed_url.signed_url(address, method, f"run/{key}", at, 600)
+    request = botocore.awsrequest.AWSRequest(method, found.split("?")[0])
+    signer = botocore.auth.S3SigV4QueryAuth(
+        botocore.credentials.Credentials("AK/=+", secret), "s3", "eu-west-3", expires=600
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(botocore.auth, "get_current_datetime", lambda *_, **__: at.replace(tzinfo=None))
+        signer.add_auth(request)
+    assert found == request.url
+
+
+def test_a_signed_read_carries_no_secret_and_nothing_of_this_machines_environment(monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "operators-own-token")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "operators-own-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "operators-own-secret")
+    with bucket_of(saying(answer(), ends=False), keys=KEYS) as (server, bucket):
+        assert bucket.get("a/b", max_bytes=10).data == b"hello"
+        bucket.head("a/b")
+        sent = "".join(server.requests)
+        assert "X-Amz-Credential=AKREADER%2F" in sent
+        for secret in (SECRET, "hush-hush", "operators-own"):
+            assert secret not in sent
+        assert "hush-hush" not in repr(bucket)
+
+
+@pytest.mark.parametrize(
+    "how", ["403", "silent", "sends nothing", "no HTTP", "no size", "huge header", "redirect"]
+)
+def test_no_error_repeats_a_key_that_was_published(how):
+    with bucket_of(LIES[how][0], keys=KEYS) as (_, bucket), pytest.raises(BucketUnavailable) as caught:
+        bucket.get("a/b", max_bytes=10)
+    assert "hush-hush" not in "".join(traceback.format_exception(caught.value))
+
+
+# Folders
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "open" / "eve" / "a").mkdir(parents=True)
+    (tmp_path / "open" / "eve" / "a" / "b").write_bytes(b"hello")
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed" / "b").write_bytes(b"private")
+    return tmp_path / "open" / "eve"
+
+
+@pytest.fixture
+def bucket(folder):
+    reader = PublicReader(EndpointPolicy(folders=(folder.parent,)))
+    with closing(reader):
+        yield reader.open(folder.as_uri())
+
+
+def test_a_file_of_an_allowed_folder(bucket, folder):
+    head = Head((folder / "a" / "b").stat().st_ctime_ns / 1_000_000_000, 5)
+    assert bucket.get("a/b", max_bytes=5) == Object(b"hello", head)
+    os.utime(folder / "a" / "b", (1000, 1000))
+    assert bucket.head("a/b").last_modified >= head.last_modified
+    with pytest.raises(ObjectTooLarge, match="5 bytes, at most 4"):
+        bucket.get("a/b", max_bytes=4)
+
+
+def absent(bucket, key):
+    assert bucket.head(key) is None
+    with pytest.raises(FileNotFoundError, match="no object"):
+        bucket.get(key, max_bytes=100)
+
+
+def test_what_is_no_file_is_no_object(bucket, folder):
+    started = time.monotonic()
+    os.mkfifo(folder / "pipe")
+    for key in ("a", "a/c", "a/b/c", "none", "pipe"):
+        absent(bucket, key)
+    assert time.monotonic() - started < 1
+    with closing(socket.socket(socket.AF_UNIX)) as listening:
+        # A socket's path is short.
+        here = os.open(folder, os.O_RDONLY)
+        listening.bind(f"/proc/self/fd/{here}/sock")
+        os.close(here)
+        with pytest.raises(BucketUnavailable, match="cannot be read"):
+            bucket.get("sock", max_bytes=10)
+
+
+@pytest.mark.parametrize("key", ["", "../closed/b", "/etc/passwd", "a/../../closed/b", "a//b", ".a", "a\0b"])
+def test_keys_do_not_leave_the_folder(bucket, key):
+    for use in (bucket.head, lambda key: bucket.get(key, max_bytes=10)):
+        with pytest.raises(ValueError, match="key"):
+            use(key)
+
+
+def test_links_are_not_followed(bucket, folder, tmp_path):
+    (folder / "file").symlink_to(tmp_path / "closed" / "b")
+    (folder / "own").symlink_to(folder / "a" / "b")
+    (folder / "out").symlink_to(tmp_path / "closed")
+    (folder / "loop").symlink_to(folder / "loop")
+    for key in ("file", "own", "loop"):
+        with pytest.raises(BucketUnavailable, match="a link"):
+            bucket.get(key, max_bytes=100)
+        with pytest.raises(BucketUnavailable, match="a link"):
+            bucket.head(key)
+    absent(bucket, "out/b")
+
+
+def test_a_folder_that_becomes_a_link_after_it_was_accepted_is_not_followed(bucket, folder, tmp_path):
+    folder.rename(tmp_path / "open" / "before")
+    folder.symlink_to(tmp_path / "closed")
+    absent(bucket, "b")
+    folder.unlink()
+    folder.parent.rename(tmp_path / "away")
+    (tmp_path / "open").symlink_to(tmp_path / "away")
+    absent(bucket, "before/a/b")
+
+
+def read_while(bucket, monkeypatch, change):
+    """Reads a/b, and changes it between the first look at it and its content."""
+    measured, looks = public_bucket._file_head, []
+
+    def look(descriptor):
+        head = measured(descriptor)
+        if not looks:
+            change()
+        looks.append(head)
+        return head
+
+    monkeypatch.setattr(public_bucket, "_file_head", look)
+    return bucket.get("a/b", max_bytes=10)
+
+
+def test_a_file_replaced_during_the_read_is_the_old_one(bucket, folder, monkeypatch):
+    """One object, whole: its content and its time, or that it changes; never one's time with the other's content."""
+    (folder / "new").write_bytes(b"other and longer")
+    head = bucket.head("a/b")
+
+    def replace():
+        os.replace(folder / "new", folder / "a" / "b")
+
+    try:
+        found = read_while(bucket, monkeypatch, replace)
+    except BucketUnavailable as error:
+        # Some file systems count the loss of a name as a change of state.
+        assert "changes while it is read" in str(error)
+    else:
+        assert found == Object(b"hello", head)
+
+
+@pytest.mark.parametrize("content", [b"HELLO", b"hel", b"hello and more"])
+def test_a_file_written_into_during_the_read_is_none(bucket, folder, monkeypatch, content):
+    time.sleep(0.02)  # a tick of the file system's clock
+
+    def write():
+        (folder / "a" / "b").write_bytes(content)
+
+    with pytest.raises(BucketUnavailable, match="changes while it is read"):
+        read_while(bucket, monkeypatch, write)
+
+
+def test_reads_of_folders_leave_nothing_open(bucket, folder):
+    (folder / "link").symlink_to(folder)
+    before = len(os.listdir("/proc/self/fd"))
+    for key in ("a/b", "a", "none/x", "link", "a/b/c") * 4:
+        with suppress(OSError):
+            bucket.get(key, max_bytes=10)
+        with suppress(OSError):
+            bucket.head(key)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_folders_that_are_not_allowed_are_not_opened(folder):
+    with closing(PublicReader(EndpointPolicy())) as reader, pytest.raises(RefusedAddress, match="below no"):
+        reader.open(folder.as_uri())
