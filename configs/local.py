@@ -17,6 +17,7 @@ from quickstart import get_config as quickstart
 
 from gauntlet_jax.config import Config, FinalityConfig, PeerConfig, ValidatorConfig
 from gauntlet_jax.nodes.clock import RoundTimes
+from gauntlet_jax.rewards.rules import RewardRules
 
 
 def get_config() -> Config:
@@ -34,4 +35,7 @@ def get_config() -> Config:
         times=RoundTimes(seconds=12, commit_opens=0, commit_closes=4, opens=4, closes=8),
         finality=FinalityConfig(succession_seconds=3, veto_seconds=1.5),
         checkpoint_every=5,
+        # Who copies a round late has a proof like a tossed coin's: that passes 0.5 after 15 tosses now and then, and 0.6 after
+        # 25 hardly ever.
+        rewards=RewardRules(payable_after=25, payable_proof=0.6),
     )

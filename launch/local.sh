@@ -76,6 +76,11 @@ alive() { kill -0 "$1" 2>/dev/null; }
 
 last_line() { tail -n 1 "$dir/logs/$1.log"; }
 
+pause() { # SECONDS; what runs in the foreground would get Ctrl-C in this script's place
+  sleep "$1" &
+  wait $! || true
+}
+
 any_alive() { # of the nodes, which are all but the first
   for pid in "${pids[@]:1}"; do if alive "$pid"; then return 0; fi; done
   return 1
@@ -84,7 +89,7 @@ any_alive() { # of the nodes, which are all but the first
 wait_for_nodes() { # SECONDS
   for _ in $(seq $(($1 * 5))); do
     any_alive || return 0
-    sleep 0.2
+    pause 0.2
   done
 }
 
@@ -99,6 +104,8 @@ is_over() { [ -f "$dir/follow/summary.json" ]; }
 stop_all() { # the nodes first, the ledger last
   [ -z "$stopped" ] || return 0
   stopped=yes
+  trap '' INT TERM HUP # it takes seconds, and half of it would leave processes behind
+  echo "stopping" || true
   if is_over; then wait_for_nodes 20; fi # they end by themselves, and say with what parameters
   signal TERM "${pids[@]:1}"
   wait_for_nodes 20
@@ -110,7 +117,7 @@ stop_all() { # the nodes first, the ledger last
       while read -r count digest; do echo "$count nodes ended with parameters ${digest:0:16}"; done
   fi
   echo "all stopped"
-  if [ -n "$asked" ]; then echo "go on with: launch/local.sh$options"; fi
+  if [ -n "$asked" ]; then echo "start them again with: launch/local.sh$options"; fi
 }
 
 interrupt() { # ends the follower, which says how far it came; the rest follows from that
@@ -124,7 +131,7 @@ options=" --dir $(printf %q "$dir") --port $port --peers $peers --validators $va
 if [ -z "$dry" ]; then
   if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "port $port is in use: give another --port"; fi
   trap stop_all EXIT
-  trap interrupt INT TERM
+  trap interrupt INT TERM HUP
   mkdir -p "$dir/logs" "$dir/buckets"
   echo "logs in $dir/logs"
 fi
@@ -133,7 +140,7 @@ start ledger "$gauntlet" ledger serve "$dir/ledger.sqlite" --config "$config" --
 if [ -z "$dry" ]; then
   until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
     alive "${pids[0]}" || { wait "${pids[0]}" || true; fail "$(last_line ledger)"; }
-    sleep 0.2
+    pause 0.2
   done
 fi
 for ((number = 1; number <= validators; number++)); do node validator "V$number"; done
@@ -157,7 +164,7 @@ while alive "$follower"; do
       [ $code = 0 ] || echo "${names[at]} has ended with code $code: $(last_line "${names[at]}")"
     fi
   done
-  sleep 0.5 || true
+  pause 0.5
 done
 code=0
 wait "$follower" || code=$?

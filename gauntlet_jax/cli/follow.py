@@ -158,7 +158,7 @@ def _close(console: Console, folder: Path, records: Sequence[RoundRecord], round
     if records:
         _say(console, f"\n{leaderboard.plain_table(records)}\n")
     if len(records) < rounds:
-        _say(console, f"followed {len(records)} of {rounds} rounds; go on with: {again}")
+        _say(console, f"followed {len(records)} of {rounds} rounds; follow on with: {again}")
     else:
         _say(console, f"the run is over, parameters {records[-1].params_digest}")
         _say(console, f"report      {folder / run_folder.REPORT}")

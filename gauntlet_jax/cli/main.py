@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "ledger": "keep the ledger of a shared run, or look at one",
     "peer": "take part in a shared run as a peer: train, compress, upload, be paid",
     "validator": "take part in a shared run as a validator: judge, post, veto",
+    "doctor": "look for what would keep a peer or a validator from taking part, before it does",
     "follow": "watch a shared run from outside, and keep its records for report and explain",
     "report": "write a run as one self-contained HTML page",
     "explain": "say why a peer was paid what it was paid, in the whole run or in one round",

@@ -9,6 +9,7 @@ from gauntlet_jax.cli import overrides
 from gauntlet_jax.cli.node import NodeFlags, credentials
 from gauntlet_jax.cli.run_folder import UsageError
 from gauntlet_jax.config import Config, check_name
+from gauntlet_jax.planning.doctor import window_fault
 from gauntlet_jax.rewards.ledger_client import LedgerClient
 from gauntlet_jax.storage.endpoints import EndpointPolicy
 from gauntlet_jax.storage.identity import load_or_create
@@ -17,7 +18,6 @@ from gauntlet_jax.storage.public_bucket import PublicReader
 from gauntlet_jax.terms import check_terms, config_of
 
 _LEDGER_WAIT_SECONDS = 60.0
-_SHORTEST_S3_WINDOW = 3.0
 
 
 def prepare(
@@ -51,37 +51,26 @@ def prepare(
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=flags.data_path))
     home = flags.home if flags.home is not None else Path("runs") / config.name / "nodes" / flags.name
     identity = load_or_create(home / "identity.key")
-    _check_windows(flags.bucket, config)
+    fault = window_fault(config.times, commit_reveal=config.commit_reveal)
+    if fault is not None and not flags.bucket.startswith("file:"):
+        raise ValueError(fault)
     pair = credentials()
     own = open_own_bucket(flags.bucket, None if pair is None else Credentials(*pair))
-    address = publish(flags.bucket, _read_credentials(flags))
+    address = publish(flags.bucket, read_credentials(flags))
     policy = EndpointPolicy(frozenset(flags.allow_endpoint), tuple(flags.allow_folder))
     public = PublicReader(policy)
     ledger = LedgerClient(flags.ledger, identity=identity, name=flags.name, wait_seconds=_LEDGER_WAIT_SECONDS)
     return config, Node(flags.name, identity, own, address, home), Surroundings(ledger, public.open, say)
 
 
-def _read_credentials(flags: NodeFlags) -> Credentials | None:
+def read_credentials(flags: NodeFlags) -> Credentials | None:
+    """The public read keys of a node's bucket, if it has any.
+
+    Raises:
+      UsageError: one of the two is missing.
+    """
     if (flags.read_access_key is None) != (flags.read_secret_key is None):
         raise UsageError("--read-access-key and --read-secret-key go together")
     if flags.read_access_key is None or flags.read_secret_key is None:
         return None
     return Credentials(flags.read_access_key, flags.read_secret_key)
-
-
-def _check_windows(bucket: str, config: Config) -> None:
-    """Object stores keep whole seconds: a window must be whole seconds too, and not too few."""
-    if bucket.startswith("file:"):
-        return
-    times = config.times
-    edges = [times.seconds, times.opens, times.closes]
-    windows = [times.closes - times.opens]
-    if config.commit_reveal:
-        commits = times.commit_window(0.0)
-        edges += commits
-        windows.append(commits.closes - commits.opens)
-    if any(edge != int(edge) for edge in edges) or min(windows) < _SHORTEST_S3_WINDOW:
-        raise ValueError(
-            f"times: object stores keep whole seconds, so windows begin and end on whole seconds and take at least"
-            f" {_SHORTEST_S3_WINDOW:.0f}; this run's do not"
-        )

@@ -7,6 +7,7 @@ client's. Every object is written by one plain PUT: conditional writes and multi
 import dataclasses
 import datetime
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -35,6 +36,9 @@ from gauntlet_jax.storage.endpoints import Address, parse_address
 _PUT_SECONDS = 15.0
 _RETRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "1s"}
 _LIST_PAGE = 500
+_KEY = re.compile(r"[!-~]{1,256}")
+# As whole words: a port or an identifier of a request may have the same digits in it.
+_DENIED = re.compile(r"\b(401|403|AccessDenied|PERMISSION_DENIED)\b|credentials")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,13 @@ class Credentials:
 
     access_key: str
     secret_key: str = dataclasses.field(repr=False)
+
+    def __post_init__(self) -> None:
+        # They go into headers, URLs and a file of lines, and must be nothing but a word in any of these.
+        if not all(map(_KEY.fullmatch, (self.access_key, self.secret_key))):
+            raise ValueError(
+                "access and secret key are printable ASCII characters without spaces, 256 at most"
+            )
 
 
 def open_own_bucket(url: str, credentials: Credentials | None) -> Bucket:
@@ -64,8 +75,10 @@ def open_own_bucket(url: str, credentials: Credentials | None) -> Bucket:
     try:
         address = parse_address(url)
     except ValueError as error:
+        # What stands before an @ or behind a ? may be a secret.
+        shown = "" if "@" in url else f" {url.split('?', maxsplit=1)[0][:80]!r}"
         raise ValueError(
-            f"bucket {url.split('?', maxsplit=1)[0][:80]!r}: {error}; expected file:///absolute/folder,"
+            f"bucket{shown}: {error}; expected file:///absolute/folder,"
             " s3://bucket/prefix?endpoint=https://HOST&region=REGION or gs://bucket/prefix"
         ) from error
     if address.secret_key:
@@ -83,10 +96,13 @@ def publish(url: str, read: Credentials | None) -> str:
       read: keys with which everybody may read it, public by design; None where reads need none.
 
     Raises:
-      ValueError: the URL is none, or the address would be too long.
+      ValueError: the URL is none, has no keys to read, or the address would be too long.
     """
     address = parse_address(url)
+    if read is not None and address.scheme != "s3":
+        raise ValueError("keys to read are published for s3:// buckets alone")
     if address.scheme == "file":
+        parse_address(address.folder.as_uri())
         return address.folder.as_uri()
     path = f"{address.scheme}://{address.bucket}/{address.prefix}"
     options = {}
@@ -110,7 +126,7 @@ class StoreBucket:
             self._store: Any = GCSStore(address.bucket)
             spec: dict[str, Any] = {"driver": "gcs", "bucket": address.bucket, "path": self._prefix}
         else:
-            keys = (
+            keys: dict[str, Any] = (
                 {}
                 if credentials is None
                 else {
@@ -224,9 +240,7 @@ class StoreBucket:
                 raise BucketUnavailable(f"{self._where}: there is no such bucket; create it first") from None
             if "NoSuchKey" in text or isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(f"{self._where}: no such object") from None
-            if any(
-                sign in text for sign in ("403", "401", "AccessDenied", "PERMISSION_DENIED", "credentials")
-            ):
+            if _DENIED.search(text):
                 raise BucketUnavailable(
                     f"{self._where} refuses these credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
                     " and that they may write there"

@@ -6,7 +6,6 @@ texts of one document.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,8 @@ from gauntlet_jax.storage.identity import Identity, verify
 
 _SIGNATURE = "signature"
 _KEY = "key"
+_SURROGATE = b"\\ud"
+"""How half of a character that JSON writes as two begins, in the canonical form."""
 
 
 class BadDocument(ValueError):
@@ -33,7 +34,7 @@ def parse(data: bytes, *, max_bytes: int) -> dict[str, Any]:
       max_bytes: the most that such a document may have.
 
     Raises:
-      BadDocument: it is longer, no object, nested too deeply, or not canonical.
+      BadDocument: it is longer, no object, nested too deeply, not canonical, or no Unicode.
     """
     if len(data) > max_bytes:
         raise BadDocument(f"longer than {max_bytes} bytes")
@@ -44,6 +45,12 @@ def parse(data: bytes, *, max_bytes: int) -> dict[str, Any]:
         raise BadDocument("not JSON") from error
     if rewritten != data:
         raise BadDocument("not in its canonical form")
+    if _SURROGATE in data:
+        try:
+            json.dumps(document, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            # Half a character, which nobody could print, hash or store.
+            raise BadDocument("text that is no Unicode") from error
     return document
 
 
@@ -99,8 +106,3 @@ def read(data: bytes, *, domain: str, key: str | None, max_bytes: int) -> dict[s
     if not verify(signer, domain, canonical(document), signature):
         raise BadDocument("its signature does not hold")
     return document
-
-
-def is_number(value: Any) -> bool:
-    """Whether a parsed value is a finite number and no boolean."""
-    return type(value) in (int, float) and math.isfinite(value)

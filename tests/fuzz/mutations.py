@@ -14,7 +14,7 @@ GIANT = 100_000_000
 
 JUNK: list[Any] = [
     None, True, False, -1, 0.5, -1e308, 10**12, 2**63, 2**64, -(2**63) - 1, 10**40, 10**400, "\x00", "\ud800", "\u202e",
-    "../..", "x" * 5000, "0" * 64, "F" * 64, [], [[]], [10**12], {}, {"": ""}, {"codes": None}, {"\ud800": 1}, [0] * 2000,
+    "../..", "x" * 5000, "0" * 63, "F" * 64, [], [[]], [10**12], {}, {"": ""}, {"codes": None}, {"\ud800": 1}, [0] * 2000,
     {str(number): number for number in range(300)}, [{"name": "gzip"}], [{"name": "zstd", "configuration": {"level": 22}}],
     [{"name": "sharding_indexed", "configuration": {"chunk_shape": [1]}}], {"name": "blosc"},
 ]  # fmt: skip
@@ -43,7 +43,9 @@ def truncated(chance: random.Random, data: bytes) -> bytes:
 
 def extended(chance: random.Random, data: bytes) -> bytes:
     """With something behind it, or before."""
-    more = chance.choice((b"\x00", b" ", b"\n", b"{}", data[:1000], chance.randbytes(chance.randrange(1, 200))))
+    more = chance.choice(
+        (b"\x00", b" ", b"\n", b"{}", data[:1000], chance.randbytes(chance.randrange(1, 200)))
+    )
     return data + more if chance.random() < 0.7 else more + data
 
 
@@ -80,12 +82,12 @@ def nested(chance: random.Random, data: bytes) -> bytes:
 
 
 def edited(chance: random.Random, data: bytes) -> bytes:
-    """As JSON: one value, at any depth, is another; as ever, if it is none."""
+    """As JSON: one value, at any depth, is another; if it is no JSON, or empty, some bits are turned over."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
         return flipped(chance, data)
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or not document:
         return flipped(chance, data)
     changed = with_junk(chance, document)
     return json.dumps(changed, sort_keys=True, separators=(",", ":")).encode()
@@ -117,7 +119,9 @@ BYTES: list[Callable[[random.Random, bytes], bytes]] = [
 ]  # fmt: skip
 
 
-def mutated(chance: random.Random, objects: Objects, mutable: Sequence[str], spare: Sequence[bytes]) -> Objects:
+def mutated(
+    chance: random.Random, objects: Objects, mutable: Sequence[str], spare: Sequence[bytes]
+) -> Objects:
     """A few spoiled objects among good ones.
 
     Args:

@@ -106,7 +106,9 @@ def test_double_data_declares_two_batches_and_the_others_one(finished):
 
 
 def _turn(slot: int, round: int) -> Turn:
-    opening = Opening("tiny", round, RoundTimes().window(60.0 * round), None, SeededBeacon(0).opening(round), 1e-3)
+    opening = Opening(
+        "tiny", round, RoundTimes().window(60.0 * round), None, SeededBeacon(0).opening(round), 1e-3
+    )
     assignment = Assignment(pool=1000, seed=0, peers=6, capacity=16)
     return Turn(opening, f"peer {slot}", slot, 8, assignment, jax.random.key(0), lambda ago: iter(()))
 

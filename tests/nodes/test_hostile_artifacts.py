@@ -1,7 +1,6 @@
 """What a hostile peer uploads is refused with a clear word, and nobody else's numbers move by a bit."""
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -17,9 +16,17 @@ from gauntlet_jax.build import build_simulation
 from gauntlet_jax.nodes.peer import Opening, artifact_key
 from gauntlet_jax.nodes.record import PeerRecord
 from gauntlet_jax.nodes.validator import Verdict
-from gauntlet_jax.storage.artifact import Manifest, array_digests, read_artifact, write_artifact
+from gauntlet_jax.storage import signed_json
+from gauntlet_jax.storage.artifact import (
+    array_digests,
+    payload_digest,
+    read_artifact,
+    write_artifact,
+)
 from gauntlet_jax.storage.bucket import MemoryBucket
+from gauntlet_jax.storage.commit import commit_digest, write_commit
 from gauntlet_jax.storage.digest import params_digest
+from gauntlet_jax.storage.identity import Identity
 
 VICTIM = 1
 Objects = dict[str, bytes]
@@ -33,39 +40,78 @@ class Bench:
         for _ in range(2):
             simulation.run_round()
         t = simulation.round
-        window = simulation._times.window(t)
+        start = t * simulation._times.seconds
+        self._window = simulation._times.window(start)
+        self._commits = simulation._times.commit_window(start)
         self._params = simulation.params
         self._closing = simulation._beacon.closing(t)
-        self._opening = Opening(simulation.name, t, window, simulation._beacon.opening(t), 3e-3)
-        simulation._clock.move_to(window.opens + 1)
-        for peer in simulation._peers:
-            peer.contribute(self._opening, simulation.params)
+        self._opening = Opening(
+            simulation.name, t, self._window, self._commits, simulation._beacon.opening(t), 3e-3
+        )
+        self._clock = simulation._clock
+        self._clock.move_to(self._commits.opens + 1)
+        prepared = [(peer, peer.prepare(self._opening, simulation.params)) for peer in simulation._peers]
+        for peer, contribution in prepared:
+            peer.commit(contribution)
+        self._clock.move_to(self._window.opens + 1)
+        for peer, contribution in prepared:
+            peer.upload(contribution)
         self._validator = simulation._validator
         self._state = simulation._validator.state()
-        name = self._validator.peers[VICTIM]
-        self._bucket = self._validator._inspector._buckets[name]
+        self.identity = simulation._peers[VICTIM]._identity
+        self.stranger = simulation._peers[0]._identity
+        name, _, self._bucket, key = self._validator.members[VICTIM]
         self._folder = artifact_key(t) + "/"
         self.schema = self._validator._inspector._schema
-        self.honest = {
-            key.removeprefix(self._folder): self._bucket.get(key, max_bytes=2**20)
-            for key in self._bucket.list(self._folder, limit=100)
-        }
-        self.arrays, self.manifest = read_artifact(
-            self._bucket, artifact_key(t), self.schema, run="tiny", round=t, peer=name, max_declared=16
+        self.honest = objects_in(self._bucket, self._folder)
+        received = read_artifact(
+            self._bucket,
+            artifact_key(t),
+            self.schema,
+            run="tiny",
+            round=t,
+            peer=name,
+            public_key=key,
+            max_declared=16,
         )
+        self.arrays, self.manifest = received.arrays, received.manifest
         self.missing = self.judge({})
 
-    def judge(self, objects: Objects) -> Verdict:
-        """The verdict if the victim had uploaded just these."""
+    def sealed(self, arrays: Arrays, *, identity: Identity | None = None, **claims) -> Objects:
+        """A whole artifact of any arrays and its commit, as a peer's own software would write them."""
+        bucket, signer = MemoryBucket(lambda: 0.0), identity or self.identity
+        manifest = dataclasses.replace(self.manifest, arrays=array_digests(arrays), **claims)
+        write_artifact(bucket, "x", arrays, manifest, signer)
+        opens = ("tiny", self.manifest.round, self.identity.public_key, bytes.fromhex(self.manifest.salt))
+        commit = commit_digest(*opens, payload_digest(arrays))
+        write_commit(
+            bucket,
+            "x",
+            run="tiny",
+            round=self.manifest.round,
+            peer=self.manifest.peer,
+            commit=commit,
+            identity=signer,
+        )
+        return objects_in(bucket, "x/")
+
+    def judge(
+        self, objects: Objects, *, committed: float | None = None, uploaded: float | None = None
+    ) -> Verdict:
+        """The verdict if the victim had uploaded just these, in good time or when it is said."""
         self._bucket.delete_prefix(self._folder)
         for name, data in objects.items():
+            if name == "commit.json":
+                self._clock.time = self._commits.opens + 1 if committed is None else committed
+            else:
+                self._clock.time = self._window.opens + 1 if uploaded is None else uploaded
             self._bucket.put(self._folder + name, data)
         self._validator.restore(self._state)
         return self._validator.judge(self._opening, self._closing, self._params)
 
-    def refused(self, objects: Objects) -> PeerRecord:
+    def refused(self, objects: Objects, **times: float) -> PeerRecord:
         """The refused peer's record, after a look at everybody else's."""
-        verdict = self.judge(objects)
+        verdict = self.judge(objects, **times)
         for peer, (got, without) in enumerate(zip(verdict.peers, self.missing.peers, strict=True)):
             assert peer == VICTIM or got == without
         assert params_digest(verdict.update) == params_digest(self.missing.update)
@@ -78,15 +124,15 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(tiny, tmp_path_factory):
-    with closing(build_simulation(tiny(), tmp_path_factory.mktemp("bench"))) as simulation:
+    with closing(build_simulation(tiny(commit_reveal=True), tmp_path_factory.mktemp("bench"))) as simulation:
         yield Bench(simulation)
 
 
-def sealed(arrays: Arrays, manifest: Manifest, **claims) -> Objects:
-    """A whole artifact of any arrays, as a peer's own software would write it."""
-    bucket = MemoryBucket(lambda: 0.0)
-    write_artifact(bucket, "x", arrays, dataclasses.replace(manifest, arrays=array_digests(arrays), **claims))
-    return {key.removeprefix("x/"): bucket.get(key, max_bytes=2**20) for key in bucket.list("x/", limit=100)}
+def objects_in(bucket: MemoryBucket, folder: str) -> Objects:
+    return {
+        key.removeprefix(folder): bucket.get(key, max_bytes=2**20).data
+        for key in bucket.list(folder, limit=100)
+    }
 
 
 def filled(array: np.ndarray, number: float) -> np.ndarray:
@@ -121,48 +167,38 @@ ARRAYS: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     ),
     "codes of another dtype": (
         lambda a: {"codes": a["codes"].astype(np.float32)},
-        "codes/.* has .* bytes, .* expected",
+        "payload/zarr.json (has|describes)",
     ),
-    "signed codes": (
-        lambda a: {"codes": a["codes"].view(np.int8)},
-        "codes/zarr.json has .* bytes, .* expected",
-    ),
-    "too few codes": (lambda a: {"codes": a["codes"][:-1]}, "codes/.* has .* bytes, .* expected"),
-    "too many codes": (
-        lambda a: {"codes": np.resize(a["codes"], 9999)},
-        "codes/.* has .* bytes, .* expected",
-    ),
-    "codes of another shape": (lambda a: {"codes": a["codes"][None]}, "it has objects that nobody asked for"),
-    "an extra array": (lambda a: {"extra": a["codes"]}, "it has objects that nobody asked for"),
+    "too few codes": (lambda a: {"codes": a["codes"][:-1]}, "payload/zarr.json describes another array"),
+    "too many codes": (lambda a: {"codes": np.resize(a["codes"], 99999)}, "payload/zarr.json has more than"),
+    "an extra array": (lambda a: {"extra": a["codes"]}, "its manifest lists other arrays than expected"),
     "NaN probe": (
         lambda a: {"probe": filled(a["probe"], math.nan)},
         "array probe holds a number that is not finite",
     ),
-    "short probe": (lambda a: {"probe": a["probe"][:-1]}, "probe/.* has .* bytes, .* expected"),
+    "short probe": (lambda a: {"probe": a["probe"][:-1]}, "payload/zarr.json describes another array"),
 }
 
 
 @pytest.mark.parametrize("case", ARRAYS)
 def test_arrays_that_no_honest_peer_sends(bench: Bench, case: str):
     change, detail = ARRAYS[case]
-    own = bench.refused(sealed({**bench.arrays, **change(bench.arrays)}, bench.manifest))
+    own = bench.refused(bench.sealed({**bench.arrays, **change(bench.arrays)}))
     assert own.refusal == "malformed"
     assert re.match(detail, own.detail)
 
 
 @pytest.mark.parametrize("name", ["codes", "indices", "probe", "tables"])
 def test_a_missing_array(bench: Bench, name: str):
-    own = bench.refused(
-        sealed({key: array for key, array in bench.arrays.items() if key != name}, bench.manifest)
-    )
-    assert (own.refusal, own.detail) == ("malformed", f"{name}/zarr.json is missing")
+    own = bench.refused(bench.sealed({key: array for key, array in bench.arrays.items() if key != name}))
+    assert (own.refusal, own.detail) == ("malformed", "its manifest lists other arrays than expected")
 
 
 CLAIMS: dict[str, tuple[dict, str]] = {
     "another run": ({"run": "huge"}, "its manifest is of another run, round or peer"),
     "another round": ({"round": 1}, "its manifest is of another run, round or peer"),
     "another peer": ({"peer": "ada"}, "its manifest is of another run, round or peer"),
-    "another protocol": ({"protocol": 2}, "it follows another version of the protocol than 1"),
+    "another protocol": ({"protocol": 1}, "it follows another version of the protocol than 2"),
     "nothing declared": ({"declared": 0}, "it declares no sequence"),
     "negative declared": ({"declared": -8}, "it declares no sequence"),
     "too many declared": ({"declared": 17}, "it declares more than 16 sequences"),
@@ -181,17 +217,17 @@ CLAIMS: dict[str, tuple[dict, str]] = {
 @pytest.mark.parametrize("case", CLAIMS)
 def test_claims_that_are_not_so(bench: Bench, case: str):
     claims, detail = CLAIMS[case]
-    own = bench.refused(sealed(bench.arrays, bench.manifest, **claims))
+    own = bench.refused(bench.sealed(bench.arrays, **claims))
     assert (own.refusal, own.detail) == ("malformed", detail)
 
 
 MANIFESTS: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "its manifest is not JSON"),
-    "not JSON": (b"\x80\x04\x95", "its manifest is not JSON"),
-    "deep": (b"[" * 60_000, "its manifest is not JSON"),
-    "a long number": (b'{"declared": ' + b"9" * 50_000 + b"}", "its manifest is not JSON"),
-    "a list": (b"[]", "its manifest has other fields than the protocol's"),
-    "no fields": (b"{}", "its manifest has other fields than the protocol's"),
+    "empty": (b"", "its manifest: not JSON"),
+    "not JSON": (b"\x80\x04\x95", "its manifest: not JSON"),
+    "deep": (b"[" * 60_000, "its manifest: not JSON"),
+    "a long number": (b'{"declared": ' + b"9" * 50_000 + b"}", "its manifest: not JSON"),
+    "a list": (b"[]", "its manifest: no JSON object"),
+    "no fields": (b"{}", "its manifest: not signed"),
     "10 MB": (b" " * 10_000_000, "manifest.json has more than 65536 bytes"),
 }
 
@@ -204,34 +240,77 @@ def test_manifests_that_are_none(bench: Bench, case: str):
 
 
 def test_a_manifest_about_other_arrays(bench: Bench):
-    claims = {**json.loads(bench.honest["manifest.json"]), "arrays": dict.fromkeys(bench.arrays, "0" * 64)}
-    own = bench.refused({**bench.honest, "manifest.json": json.dumps(claims).encode()})
+    claims = {**vars(bench.manifest), "arrays": dict.fromkeys(bench.arrays, "0" * 64)}
+    own = bench.refused(
+        {**bench.honest, "manifest.json": signed_json.sign(bench.identity, "manifest", claims)}
+    )
     assert own.refusal == "malformed" and own.detail.endswith("is not the one of its manifest")
 
 
+def test_claims_that_were_changed_after_they_were_signed(bench: Bench):
+    changed = bench.honest["manifest.json"].replace(b'"declared":8', b'"declared":9')
+    own = bench.refused({**bench.honest, "manifest.json": changed})
+    assert (own.refusal, own.detail) == ("malformed", "its manifest: its signature does not hold")
+
+
+def test_another_peers_key(bench: Bench):
+    own = bench.refused(bench.sealed(bench.arrays, identity=bench.stranger))
+    assert (own.refusal, own.detail) == ("malformed", "its manifest: signed by another key")
+
+
 def test_metadata_of_the_right_size_that_promises_a_giant_array(bench: Bench):
-    own_words = bench.honest["codes/zarr.json"]
+    own_words = bench.honest["payload/zarr.json"]
     shape = re.search(rb'"shape":\[(\d+)\]', own_words)
     assert shape is not None
     giant = own_words.replace(shape[0], b'"shape":[' + b"9" * len(shape[1]) + b"]")
-    own = bench.refused({**bench.honest, "codes/zarr.json": giant})
-    assert (own.refusal, own.detail) == ("malformed", "codes/zarr.json describes another array")
+    own = bench.refused({**bench.honest, "payload/zarr.json": giant})
+    assert (own.refusal, own.detail) == ("malformed", "payload/zarr.json describes another array")
 
 
 def test_a_flipped_bit(bench: Bench):
-    data = bench.honest["codes/c/0"]
-    own = bench.refused({**bench.honest, "codes/c/0": bytes([data[0] ^ 1]) + data[1:]})
-    assert (own.refusal, own.detail) == ("malformed", "array codes fails its checksum")
+    data = bench.honest["payload/c/0"]
+    own = bench.refused({**bench.honest, "payload/c/0": bytes([data[0] ^ 1]) + data[1:]})
+    assert (own.refusal, own.detail) == ("malformed", "array payload fails its checksum")
+
+
+def test_out_of_time(bench: Bench):
+    window, commits = bench._window, bench._commits
+    for time, refusal in ((window.opens - 1, "early"), (window.closes, "late")):
+        assert bench.refused(bench.honest, uploaded=time).refusal == refusal
+        # Whatever it is made of: what is late is not even read.
+        assert bench.refused({**bench.honest, "manifest.json": b"garbage"}, uploaded=time).refusal == refusal
+    for time, words in ((commits.opens - 1, "before it could know"), (commits.closes, "had closed")):
+        own = bench.refused(bench.honest, committed=time)
+        assert own.refusal == "uncommitted" and words in own.detail
+
+
+def test_commits_that_bind_to_nothing(bench: Bench):
+    without = {name: data for name, data in bench.honest.items() if name != "commit.json"}
+    cases = {
+        "no commit in its bucket": without,
+        "its commit: not JSON": {**without, "commit.json": b"garbage"},
+        "its commit: more than 4096 bytes": {**without, "commit.json": bytes(10**6)},
+        "its commit: signed by another key": {
+            **without,
+            "commit.json": bench.sealed(bench.arrays, identity=bench.stranger)["commit.json"],
+        },
+        "its commit is to another artifact": {
+            **bench.sealed({**bench.arrays, "codes": bench.arrays["codes"] ^ np.uint8(1)}),
+            "commit.json": bench.honest["commit.json"],
+        },
+    }
+    for detail, objects in cases.items():
+        own = bench.refused(objects)
+        assert (own.refusal, own.detail) == ("uncommitted", detail)
+    for salt in ("", "00" * 32):
+        own = bench.refused(bench.sealed(bench.arrays, salt=salt))
+        assert (own.refusal, own.detail) == ("uncommitted", "its commit is to another artifact")
 
 
 def test_a_probe_of_something_else(bench: Bench):
-    own = bench.refused(
-        sealed({**bench.arrays, "probe": bench.arrays["probe"] + np.float32(0.1)}, bench.manifest)
-    )
+    own = bench.refused(bench.sealed({**bench.arrays, "probe": bench.arrays["probe"] + np.float32(0.1)}))
     assert own.refusal == "out_of_sync" and "signed steps from the validator's parameters" in own.detail
-    own = bench.refused(
-        sealed({**bench.arrays, "probe": filled(bench.arrays["probe"], 3e38)}, bench.manifest)
-    )
+    own = bench.refused(bench.sealed({**bench.arrays, "probe": filled(bench.arrays["probe"], 3e38)}))
     assert (own.refusal, own.detail) == ("out_of_sync", "no usable sync probe")
 
 
@@ -249,9 +328,9 @@ def test_the_honest_artifact_is_accepted(bench: Bench):
 
 
 def test_an_update_of_nothing_earns_nothing(bench: Bench):
-    own = bench.judge(
-        sealed({**bench.arrays, "tables": filled(bench.arrays["tables"], 0)}, bench.manifest)
-    ).peers[VICTIM]
+    own = bench.judge(bench.sealed({**bench.arrays, "tables": filled(bench.arrays["tables"], 0)})).peers[
+        VICTIM
+    ]
     assert own.scores == {"assigned": 0.0, "random": 0.0}
     before = bench._state["histories"][VICTIM][2]
     assert own.proof_of_computation == pytest.approx(0.95 * before - 0.05)
@@ -278,7 +357,7 @@ def test_any_bytes_are_judged_without_an_error(bench: Bench, data: st.DataObject
     if replaced is None:
         del objects[name]
     if objects != bench.honest:
-        assert bench.refused(objects).refusal in ("malformed", "missing")
+        assert bench.refused(objects).refusal in ("malformed", "missing", "uncommitted")
 
 
 def _edited(data: bytes) -> st.SearchStrategy[bytes]:
