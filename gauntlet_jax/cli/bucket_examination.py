@@ -2,7 +2,6 @@
 
 import datetime
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from gauntlet_jax.storage.object_store import Credentials, open_own_bucket, publ
 from gauntlet_jax.storage.public_bucket import PublicReader
 from gauntlet_jax.storage.signed_url import signed_url
 
+_FOLDER = "doctor"
 _TRIES = 3
 _SAMPLE = b"gauntlet doctor was here"
 _PUT_SECONDS = 10.0
@@ -48,32 +48,32 @@ def examine_bucket(config: Config, flags: NodeFlags, now: Callable[[], float]) -
     pair = credentials()
     posted = publish(flags.bucket, read_credentials(flags))
     policy = EndpointPolicy(frozenset(flags.allow_endpoint), tuple(flags.allow_folder))
-    folder = f"doctor/{secrets.token_hex(8)}"
     try:
         own = open_own_bucket(flags.bucket, None if pair is None else Credentials(*pair))
+        own.delete_prefix(f"{_FOLDER}/")  # of a doctor that was killed
         sent = now()
-        own.put(f"{folder}/sample", _SAMPLE)
+        own.put(f"{_FOLDER}/sample", _SAMPLE)
         stored = now()
     except OSError as error:
         yield Finding("FAIL", "bucket", one_line(error))
         return
     try:
-        yield _own_rights(own, folder)
-        yield _clock(own, folder, sent, stored, config)
-        yield from _public(posted, policy, folder)
-        yield from _refusals(posted, policy, folder)
-        yield _uploads(own, folder, config)
+        yield _own_rights(own)
+        yield _clock(own, sent, stored, config)
+        yield from _public(posted, policy)
+        yield from _refusals(posted, policy)
+        yield _uploads(own, config)
     except BaseException:
-        own.delete_prefix(f"{folder}/")
+        own.delete_prefix(f"{_FOLDER}/")
         raise
-    yield _deleted(own, folder)
+    yield _deleted(own)
 
 
-def _own_rights(own: Bucket, folder: str) -> Finding:
-    key = f"{folder}/sample"
+def _own_rights(own: Bucket) -> Finding:
+    key = f"{_FOLDER}/sample"
     try:
         head, found = own.head(key), own.get(key, max_bytes=len(_SAMPLE))
-        listed = own.list(f"{folder}/", limit=10)
+        listed = own.list(f"{_FOLDER}/", limit=10)
     except (OSError, ObjectTooLarge) as error:
         return Finding("FAIL", "bucket", f"it can be written, but not read or listed: {one_line(error)}")
     if head is None or found.data != _SAMPLE or listed != [key]:
@@ -83,8 +83,8 @@ def _own_rights(own: Bucket, folder: str) -> Finding:
     return Finding("ok", "bucket", "written, read back and listed")
 
 
-def _clock(own: Bucket, folder: str, sent: float, stored: float, config: Config) -> Finding:
-    head = own.head(f"{folder}/sample")
+def _clock(own: Bucket, sent: float, stored: float, config: Config) -> Finding:
+    head = own.head(f"{_FOLDER}/sample")
     if head is None:
         return Finding("FAIL", "clock", "the bucket does not say when an object came")
     # Whole seconds are cut off, not rounded.
@@ -94,7 +94,7 @@ def _clock(own: Bucket, folder: str, sent: float, stored: float, config: Config)
     )
 
 
-def _public(posted: str, policy: EndpointPolicy, folder: str) -> Iterator[Finding]:
+def _public(posted: str, policy: EndpointPolicy) -> Iterator[Finding]:
     """Reads as all others will: by the address that is posted on the ledger."""
     reader = PublicReader(policy)
     try:
@@ -103,9 +103,9 @@ def _public(posted: str, policy: EndpointPolicy, folder: str) -> Iterator[Findin
         except ValueError as error:
             yield Finding("FAIL", "public", f"others would not read {_shown(posted)}: {one_line(error)}")
             return
-        yield _read(bucket, f"{folder}/sample")
+        yield _read(bucket, f"{_FOLDER}/sample")
         try:
-            absent = bucket.head(f"{folder}/absent") is None
+            absent = bucket.head(f"{_FOLDER}/absent") is None
         except OSError as error:
             text = f"what is not there does not read as missing, but: {one_line(error)}; let everybody list the bucket"
             yield Finding("warning", "public", text)
@@ -133,7 +133,7 @@ def _read(bucket: ReadableBucket, key: str) -> Finding:
     return Finding("ok", "public", "others can read it")
 
 
-def _refusals(posted: str, policy: EndpointPolicy, folder: str) -> Iterator[Finding]:
+def _refusals(posted: str, policy: EndpointPolicy) -> Iterator[Finding]:
     """Tries to write without the owner's credentials, and with those that everybody gets to read with."""
     try:
         address = policy.check(posted)
@@ -145,13 +145,13 @@ def _refusals(posted: str, policy: EndpointPolicy, folder: str) -> Iterator[Find
             text = f"other users of this machine may write into {address.folder}: chmod go-w {address.folder}"
             yield Finding("warning", "rights", text)
         return
-    key = f"{address.prefix}/{folder}/stranger" if address.prefix else f"{folder}/stranger"
-    yield doctor.judge_refusal(_put(f"{address.endpoint}/{address.bucket}/{quote(key)}"), "anybody")
+    key = f"{address.prefix}/{_FOLDER}/stranger" if address.prefix else f"{_FOLDER}/stranger"
+    yield doctor.judge_refusal(
+        _put(f"{address.endpoint}/{address.bucket}/{quote(key)}"), "without credentials"
+    )
     if address.access_key:
         at = datetime.datetime.now(datetime.UTC)
-        yield doctor.judge_refusal(
-            _put(signed_url(address, "PUT", key, at, 60)), "whoever has the public read keys"
-        )
+        yield doctor.judge_refusal(_put(signed_url(address, "PUT", key, at, 60)), "with the public read keys")
 
 
 def _put(url: str) -> int | None:
@@ -163,27 +163,27 @@ def _put(url: str) -> int | None:
         return None
 
 
-def _uploads(own: Bucket, folder: str, config: Config) -> Finding:
+def _uploads(own: Bucket, config: Config) -> Finding:
     size = needs_of(config).artifact
     seconds = []
     for number in range(_TRIES):
         data = os.urandom(size)
         begun = time.monotonic()
         try:
-            own.put(f"{folder}/artifact-{number}", data)
+            own.put(f"{_FOLDER}/artifact-{number}", data)
         except OSError as error:
             return Finding("FAIL", "upload", f"an artifact of {doctor.size(size)}: {one_line(error)}")
         seconds.append(time.monotonic() - begun)
     return doctor.judge_uploads(seconds, size, config.times)
 
 
-def _deleted(own: Bucket, folder: str) -> Finding:
+def _deleted(own: Bucket) -> Finding:
     try:
-        own.delete_prefix(f"{folder}/")
-        left = own.list(f"{folder}/", limit=1)
+        own.delete_prefix(f"{_FOLDER}/")
+        left = own.list(f"{_FOLDER}/", limit=1)
     except OSError as error:
         return Finding(
-            "FAIL", "bucket", f"nothing can be deleted there, {folder}/ is left: {one_line(error)}"
+            "FAIL", "bucket", f"nothing can be deleted there, {_FOLDER}/ is left: {one_line(error)}"
         )
     if left:
         return Finding("FAIL", "bucket", f"what is deleted stays there, such as {left[0]}")

@@ -61,5 +61,5 @@ def show(findings: Iterator[Any]) -> int:
         seen.append(finding.level)
     fails, warnings = seen.count("FAIL"), seen.count("warning")
     beside = f", {warnings} warning{'s' if warnings != 1 else ''}" if warnings else ""
-    print(f"\n{fails} of {len(seen)} checks fail{beside}" if fails else f"\nready{beside}")
+    print(f"\n{fails} of {len(seen)} checks fail{beside}" if fails else f"\nnothing fails{beside}")
     return int(fails > 0)

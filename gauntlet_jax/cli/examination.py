@@ -25,6 +25,7 @@ from gauntlet_jax.terms import check_terms, config_of
 
 _LEDGER_WAIT_SECONDS = 3.0
 _TRIES = 3
+_MINOR = ".".join(platform.python_version_tuple()[:2])
 _MEMORY = Path("/proc/meminfo")
 
 
@@ -42,7 +43,7 @@ def examine(path: str | None, flags: NodeFlags) -> Iterator[Finding]:
     check_name(flags.name)
     config = None if path is None else overrides.load_config(path, Config)
     with closing(LedgerClient(flags.ledger, wait_seconds=_LEDGER_WAIT_SECONDS)) as client:
-        yield _software(config)
+        yield Finding("ok", "software", f"Python {platform.python_version()}, jax {jax.__version__}")
         terms = None
         try:
             terms = client.terms()
@@ -60,6 +61,9 @@ def examine(path: str | None, flags: NodeFlags) -> Iterator[Finding]:
                 "FAIL", "config", "unknown without the ledger or a CONFIG: nothing more can be said"
             )
             return
+        if config.data.path is None and flags.data_path is None:
+            text = f"the library of Python {_MINOR}, unless --data-path is given; other nodes must have the same text"
+            yield Finding("ok", "text", text)
         home = flags.home if flags.home is not None else Path("runs") / config.name / "nodes" / flags.name
         yield _key(home / "identity.key")
         if terms is not None:
@@ -68,13 +72,6 @@ def examine(path: str | None, flags: NodeFlags) -> Iterator[Finding]:
         yield from bucket_examination.examine_bucket(
             config, flags, time.time if terms is None else client.now
         )
-
-
-def _software(config: Config | None) -> Finding:
-    text = f"Python {platform.python_version()}, jax {jax.__version__}"
-    if config is not None and config.data.path is None:
-        text += "; the run trains on Python's own library, so all nodes need the same version of it"
-    return Finding("ok", "software", text)
 
 
 def _ledger(client: LedgerClient, terms: Mapping[str, Any]) -> Iterator[Finding]:
@@ -168,7 +165,7 @@ def _machine(config: Config, terms: Mapping[str, Any] | None, name: str) -> Iter
     yield doctor.judge_memory(needs, role=role, available=_memory(devices[0]))
 
 
-def _memory(device: jax.Device) -> int | None:
+def _memory(device: Any) -> int | None:
     """Bytes that are free on a device; of a CPU those of the machine."""
     if device.platform == "cpu":
         found = (

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gauntlet_jax.nodes.record import SCHEMA, RoundRecord
+from gauntlet_jax.nodes.record import SCHEMA, PeerRecord, RoundRecord
 from gauntlet_jax.storage import signed_json
 from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.storage.signed_json import BadDocument
@@ -115,7 +115,10 @@ def read_published(
         record = msgspec.convert(raw["record"], RoundRecord, strict=True)
     except msgspec.ValidationError as error:
         raise BadDocument("it is no round record") from error
-    if set(raw["record"]) != {field.name for field in dataclasses.fields(RoundRecord)}:
+    of_round, of_peer = (
+        {field.name for field in dataclasses.fields(schema)} for schema in (RoundRecord, PeerRecord)
+    )
+    if set(raw["record"]) != of_round or any(set(peer) != of_peer for peer in raw["record"]["peers"]):
         raise BadDocument("its record has other fields than the schema's")
     if record.schema != SCHEMA or record.round != round:
         raise BadDocument("its record is of another round or schema")
@@ -135,6 +138,13 @@ def _check(record: RoundRecord, slots: int) -> None:
     if not all(0 <= amount <= _LARGEST for amount in units) or sum(units) != record.emission:
         raise BadDocument("its payouts do not sum to its emission")
     for peer in record.peers:
+        # Names and clauses end on terminals, counts in sums of floats and exponents.
+        words = (peer.name, peer.behavior, peer.detail, peer.refusal or "", *peer.slashed, *peer.scores)
+        if not all(map(str.isprintable, words)):
+            raise BadDocument("it holds text that cannot be printed")
+        counts = (peer.declared, peer.bytes, peer.rank, peer.evaluations)
+        if not all(count is None or 0 <= count <= _LARGEST for count in counts):
+            raise BadDocument("a count is negative or past 64 bits")
         if not (peer.digest is None or _is_digest(peer.digest)):
             raise BadDocument("a payload has no sha256")
         if peer.aggregated and (peer.digest is None or peer.refusal is not None):

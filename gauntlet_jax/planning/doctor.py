@@ -85,7 +85,7 @@ def judge_ledger_clock(skew: float, error: float) -> Finding:
       skew: seconds that the ledger is ahead.
       error: half the time that the answer took, seconds.
     """
-    told = f"{skew:+.2f} s is the ledger's against this machine's, known to {error:.2f} s"
+    told = f"the ledger's is {_apart(skew, 2)} of this machine's, known to {error:.2f} s"
     if abs(skew) > error + _CLOCK_NOISE:
         # Nodes ask the ledger for the time; what runs beside them may not.
         return Finding("warning", "clock", f"{told}: nodes correct for it, but set this machine's by NTP")
@@ -100,7 +100,7 @@ def judge_store_clock(early: float, late: float, times: RoundTimes) -> Finding:
       late: the most: between the two lies what was not measured.
       times: of the run.
     """
-    told = f"{early:+.1f} to {late:+.1f} s is the storage's against the ledger's"
+    told = f"the storage's is between {_apart(early, 1)} and {_apart(late, 1)} of the ledger's"
     least = max(0.0, early, -late)
     if least > (times.closes - times.opens) / 2:
         return Finding(
@@ -162,24 +162,25 @@ def judge_key_mode(path: str, mode: int | None) -> Finding:
     return Finding("ok", "key", f"{path}, mode {stat.S_IMODE(mode):o}")
 
 
-def judge_refusal(status: int | None, who: str) -> Finding:
+def judge_refusal(status: int | None, how: str) -> Finding:
     """Whether a write that must not be was refused.
 
     Args:
       status: of the provider's answer; None if there was none.
-      who: tried, such as "anybody".
+      how: it was tried, such as "without credentials".
     """
     if status is not None and 200 <= status < 300:
-        return Finding("FAIL", "rights", f"{who} may write into the bucket: take that right away")
+        return Finding(
+            "FAIL", "rights", f"the bucket takes a write {how}: take that right away from everybody"
+        )
     if status in (401, 403):
-        return Finding("ok", "rights", f"{who} may not write (status {status})")
+        return Finding("ok", "rights", f"a write {how} is refused (status {status})")
     answer = "no answer" if status is None else f"status {status}"
-    return Finding("warning", "rights", f"{who}: {answer} to a write, neither taken nor clearly refused")
+    return Finding("warning", "rights", f"a write {how}: {answer}, neither taken nor clearly refused")
 
 
-def exit_code(findings: Sequence[Finding]) -> int:
-    """0 if nothing fails, else 1."""
-    return int(any(finding.level == "FAIL" for finding in findings))
+def _apart(seconds: float, digits: int) -> str:
+    return f"{abs(seconds):.{digits}f} s {'behind' if round(seconds, digits) < 0 else 'ahead'}"
 
 
 def size(number: float) -> str:

@@ -6,6 +6,7 @@ a manual one in a simulation, wall time elsewhere.
 """
 
 import abc
+import contextlib
 import itertools
 import math
 import os
@@ -258,7 +259,8 @@ class FolderBucket(_KvStoreBucket):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(staged, target)
         except (OSError, ValueError) as error:
-            staged.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder itself may be gone
+                staged.unlink()
             raise storage_failure(error, f"{self._where}: object {key!r} cannot be written") from error
 
     def head(self, key: str) -> Head | None:

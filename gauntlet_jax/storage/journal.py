@@ -17,14 +17,23 @@ def write_journal(path: Path, document: dict[str, Any]) -> None:
     Raises:
       OSError: it cannot be written; the one before is untouched.
     """
-    body = json.dumps(document, sort_keys=True, allow_nan=False)
+    body = json.dumps(document, sort_keys=True, allow_nan=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.{os.getpid()}")
-    with staged.open("w", encoding="utf-8") as file:
-        file.write(hashlib.sha256(body.encode()).hexdigest() + "\n" + body)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
+    try:
+        with staged.open("wb") as file:
+            file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+    # The new name, too: a power cut would otherwise bring the one before back.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read_journal(path: Path) -> dict[str, Any] | None:
@@ -34,9 +43,10 @@ def read_journal(path: Path) -> dict[str, Any] | None:
       CorruptJournal: the file was altered.
     """
     try:
-        digest, _, body = path.read_text(encoding="utf-8").partition("\n")
+        # As bytes: a file that no longer is text, or has other line ends, was altered like any other.
+        digest, _, body = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return None
-    if hashlib.sha256(body.encode()).hexdigest() != digest:
+    if hashlib.sha256(body).hexdigest().encode() != digest:
         raise CorruptJournal(f"{path} is damaged: remove it, and the node starts from the run's records anew")
     return json.loads(body)

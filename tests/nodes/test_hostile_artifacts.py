@@ -340,7 +340,7 @@ def test_an_update_of_nothing_earns_nothing(bench: Bench):
 def test_magnitude_moves_neither_scores_nor_the_update(bench: Bench, scale: float):
     """Same signs, same score; unit length in the aggregate, however small or large it was sent."""
     loud = {**bench.arrays, "tables": bench.arrays["tables"] * np.float32(scale)}
-    verdict, honest = bench.judge(sealed(loud, bench.manifest)), bench.judge(bench.honest)
+    verdict, honest = bench.judge(bench.sealed(loud)), bench.judge(bench.honest)
     assert verdict.peers[VICTIM].scores["random"] == pytest.approx(
         honest.peers[VICTIM].scores["random"], abs=2e-4
     )

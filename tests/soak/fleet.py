@@ -58,6 +58,7 @@ class Fleet:
         self.url = f"http://127.0.0.1:{self._port}"
         self.client = LedgerClient(self.url, wait_seconds=60.0)
         self.processes: dict[str, subprocess.Popen] = {}
+        self._again: dict[str, float] = {}
         self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
 
     def __enter__(self) -> "Fleet":
@@ -107,6 +108,7 @@ class Fleet:
         client, seen = self.client, -1
         while seen < until:
             assert time.monotonic() < self._deadline, f"still at round {seen}: {self.tails()}"
+            self._supervise()
             now = client.status().round
             if now is not None and now > seen:
                 seen = now
@@ -120,6 +122,13 @@ class Fleet:
             assert self.processes[name].poll() in (None, 0), f"{name} has ended: {log[-2000:]}"
             time.sleep(0.25)
         return log.split(text, 1)[1].splitlines()[0].strip()
+
+    def _supervise(self) -> None:
+        """Starts again what has given up, such as a node whose bucket was away when it started."""
+        for name, process in self.processes.items():
+            if process.poll() not in (None, 0) and time.monotonic() > self._again.get(name, 0.0):
+                self._again[name] = time.monotonic() + 3.0
+                self.restart(name)
 
     def tails(self) -> str:
         """The end of every log, for a failure's message."""

@@ -64,6 +64,10 @@ def test_an_allowed_folder_may_itself_be_a_link(tmp_path):
 # Endpoints
 
 
+def with_endpoint(endpoint):
+    return f"s3://bucket?endpoint={endpoint}"
+
+
 def test_exceptions_hold_for_a_host_and_a_port_as_they_are_written():
     policy = EndpointPolicy(frozenset({"127.0.0.1:9000", "minio:80", "store.example:8443"}))
     for good in ("http://127.0.0.1:9000", "http://minio", "http://store.example:8443", "https://h.example"):

@@ -1,0 +1,204 @@
+"""A shared run in one process, on a clock that is moved by hand: the nodes of the field, its ledger and their buckets."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from gauntlet_jax.build import processes
+from gauntlet_jax.build.parts import Steps, make_task, read_corpus
+from gauntlet_jax.config import Config
+from gauntlet_jax.nodes.beacon import derive
+from gauntlet_jax.nodes.clock import ManualClock
+from gauntlet_jax.nodes.peer_process import PeerProcess
+from gauntlet_jax.nodes.public_run import PublicRun
+from gauntlet_jax.nodes.record import RoundRecord
+from gauntlet_jax.nodes.validator_process import ValidatorProcess
+from gauntlet_jax.rewards.beacon_chain import make_chain
+from gauntlet_jax.rewards.shared_ledger import SharedRunLedger
+from gauntlet_jax.storage.bucket import BucketUnavailable, MemoryBucket
+from gauntlet_jax.storage.identity import Identity
+from gauntlet_jax.terms import terms_of
+
+SECRET = bytes(32)
+
+
+class Stop:
+    """In place of an event: waiting moves the clock."""
+
+    def __init__(self, clock: ManualClock):
+        self._clock = clock
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, seconds: float) -> bool:
+        self._clock.move_to(self._clock.time + seconds)
+        return False
+
+
+class LocalLedger:
+    """The ledger as one node sees it, without a socket."""
+
+    def __init__(self, ledger: SharedRunLedger, clock: ManualClock, name: str, key: str):
+        self._ledger, self._clock, self._name, self._key = ledger, clock, name, key
+
+    def __getattr__(self, name: str):
+        return getattr(self._ledger, name)
+
+    def now(self) -> float:
+        return self._clock.time
+
+    def register_peer(self, name, bucket):
+        return self._ledger.register_peer(name, self._key, bucket)
+
+    def register_validator(self, name, bucket):
+        return self._ledger.register_validator(name, self._key, bucket)
+
+    def post_weights(self, round, weights):
+        self._ledger.post_weights(self._name, round, weights)
+
+    def post_record(self, round, digest, payouts, reserve):
+        self._ledger.post_record(self._name, round, digest, payouts, reserve)
+
+    def reject_record(self, round, digest):
+        self._ledger.reject_record(self._name, round, digest)
+
+
+class CutBucket:
+    """A bucket that fails while its name is among those that are cut off."""
+
+    def __init__(self, bucket: MemoryBucket, name: str, cut: set[str]):
+        self._bucket, self._name, self._cut = bucket, name, cut
+
+    def __getattr__(self, method: str):
+        if self._name in self._cut:
+            raise BucketUnavailable(f"bucket {self._name} does not answer")
+        return getattr(self._bucket, method)
+
+
+class Field:
+    """A run whose nodes a test drives.
+
+    Attributes:
+      clock: of everything.
+      peers, validators: the living nodes, by name.
+      said: every line of every node.
+      cut: names of the buckets that do not answer.
+    """
+
+    def __init__(self, config: Config, folder: Path):
+        """A run that has a ledger, and no node yet."""
+        self.config = config
+        self.clock = ManualClock(1000.0)
+        self.peers: dict[str, PeerProcess] = {}
+        self.validators: dict[str, ValidatorProcess] = {}
+        self.said: list[str] = []
+        self.cut: set[str] = set()
+        self.buckets: dict[str, MemoryBucket] = {}
+        self.stop = Stop(self.clock)
+        self._folder = folder
+        self.ledger = SharedRunLedger(":memory:", lambda: self.clock.time)
+        terms = terms_of(config)
+        anchor = make_chain(SECRET, 2 * config.rounds + 2)[0] if config.beacon == "ledger" else None
+        self.ledger.found(terms, anchor=anchor, start_delay=None)
+        self.ledger.begin(SECRET)
+
+    def identity(self, name: str) -> Identity:
+        """The keys of a node."""
+        return Identity(derive(b"field", name))
+
+    def open(self, address: str):
+        """A public bucket by its address."""
+        name = address.removeprefix("memory://")
+        if name not in self.buckets:
+            raise ValueError("there is no such bucket")
+        return CutBucket(self.buckets[name], name, self.cut)
+
+    def start_peer(self, name: str, *, fresh: bool = False, behavior="honest") -> PeerProcess:
+        """Starts a peer, again if it was there before; ``fresh`` without its folder."""
+        node, found = self._node(name, fresh)
+        self.peers[name] = processes.build_peer(self.config, node, found, behavior=behavior)
+        return self.peers[name]
+
+    def start_validator(self, name: str, *, fresh: bool = False) -> ValidatorProcess:
+        """Starts a validator, as ``start_peer``."""
+        node, found = self._node(name, fresh)
+        self.validators[name] = processes.build_validator(self.config, node, found)
+        return self.validators[name]
+
+    def begin(self) -> None:
+        """Moves to the beginning of the first round."""
+        while self.ledger.status().round is None:
+            self.clock.move_to(self.clock.time + 0.25)
+
+    def upload(self, *, after_commits: Callable[[], None] = lambda: None) -> None:
+        """All peers take up what is final, commit and upload; then the put window closes."""
+        status = self.ledger.status()
+        prepared = {}
+        for name, process in self.peers.items():
+            process._run.catch_up(process._replica, status.round, stop=self.stop)
+            opening = process._run.opening(status)
+            prepared[name] = process._peer.prepare(opening, process._replica.params)
+            process._peer.commit(prepared[name])
+        after_commits()
+        self.clock.move_to(opening.window.opens + 0.1)
+        for name, contribution in prepared.items():
+            self.peers[name]._peer.upload(contribution)
+        self.clock.move_to(opening.window.closes)
+
+    def judge(self, *names: str) -> None:
+        """These validators (all of them without a name) judge, post or examine once each."""
+        for name in names or tuple(self.validators):
+            self.validators[name]._turn(self.ledger.status(), self.stop)
+
+    def finish(self, *names: str) -> RoundRecord:
+        """These validators live on until the next round has begun; returns the final record."""
+        t = self.ledger.status().round
+        assert t is not None
+        for _ in range(400):
+            if self.ledger.status().round != t:
+                return self.record(t)
+            self.judge(*names)
+            self.clock.move_to(self.clock.time + 0.25)
+        raise AssertionError(f"round {t} never ended: {self.said[-10:]}")
+
+    def round(self, *names: str) -> RoundRecord:
+        """A whole round."""
+        self.upload()
+        return self.finish(*names)
+
+    def record(self, t: int) -> RoundRecord:
+        """The final record of a round."""
+        posting = self.ledger.record(t)
+        assert posting is not None
+        run = PublicRun(
+            LocalLedger(self.ledger, self.clock, "", ""),
+            run=self.config.name,
+            slots=self.config.slots or len(self.config.peers),
+            open_bucket=self.open,
+            say=self.said.append,
+        )
+        return run.posted(posting).record
+
+    def _node(self, name: str, fresh: bool):
+        identity = self.identity(name)
+        bucket = self.buckets.setdefault(name, MemoryBucket(self.clock))
+        folder = self._folder / (f"{name}-{len(self.said)}" if fresh else name)
+        node = processes.Node(name, identity, bucket, f"memory://{name}", folder)
+        ledger = LocalLedger(self.ledger, self.clock, name, identity.public_key)
+        return node, processes.Surroundings(
+            ledger, self.open, lambda line: self.said.append(f"{name}: {line}")
+        )
+
+
+def share_compiled_steps(monkeypatch, config: Config) -> None:
+    """All nodes of a test use one set of compiled steps: they would make the same ones."""
+    corpus = read_corpus(config)
+    task = make_task(config, corpus)
+    steps = Steps(config, task)
+    copied = dataclasses.replace(config)
+    assert copied == config
+    monkeypatch.setattr(processes, "read_corpus", lambda _: corpus)
+    monkeypatch.setattr(processes, "make_task", lambda *_: task)
+    monkeypatch.setattr(processes, "Steps", lambda *_: steps)
+    monkeypatch.setattr(processes, "compile_all", lambda *_: None)

@@ -1,0 +1,329 @@
+"""Nodes of a shared run that crash, come back, join, lie, are silent or change what was judged."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from field import Field, share_compiled_steps
+
+from gauntlet_jax.config import FinalityConfig, PeerConfig, ValidatorConfig
+from gauntlet_jax.nodes import validator_process
+from gauntlet_jax.nodes.clock import RoundTimes
+from gauntlet_jax.nodes.peer import artifact_key
+from gauntlet_jax.nodes.published_record import publish, record_key
+from gauntlet_jax.nodes.replica import Diverged
+from gauntlet_jax.rewards.ledger import LedgerRefused
+from gauntlet_jax.storage.digest import params_digest
+
+PEERS = ("ada", "ben", "cleo")
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    return tiny(
+        peers=tuple(map(PeerConfig, PEERS)),
+        slots=4,
+        rounds=12,
+        # Together the two small ones can overrule the large one.
+        validators=(ValidatorConfig("V1", 3.0), ValidatorConfig("V2", 2.0), ValidatorConfig("V3", 2.0)),
+        commit_reveal=True,
+        beacon="ledger",
+        times=RoundTimes(seconds=12, commit_closes=4, opens=4, closes=8),
+        finality=FinalityConfig(succession_seconds=2, veto_seconds=1),
+        checkpoint_every=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def shared_steps(config):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        share_compiled_steps(monkeypatch, config)
+        yield
+
+
+@pytest.fixture
+def field(config, tmp_path, shared_steps):
+    field = Field(config, tmp_path)
+    for name in ("V1", "V2", "V3"):
+        field.start_validator(name)
+    for name in PEERS:
+        field.start_peer(name)
+    field.begin()
+    yield field
+    for process in field.peers.values():
+        process.close()
+
+
+def digest_of(process) -> str:
+    return params_digest(process._replica.params)
+
+
+def told(field, text):
+    return [line for line in field.said if text in line]
+
+
+def test_every_node_holds_what_the_final_record_says(field):
+    for t in range(3):
+        record = field.round()
+        assert record.round == t and all(peer.refusal is None for peer in record.peers)
+    field.upload()  # all take up the last record
+    field.judge()
+    nodes = [*field.peers.values(), *field.validators.values()]
+    assert {digest_of(node) for node in nodes} == {record.params_digest}
+    assert sum(field.ledger.balances().values()) == 3_000_000
+
+
+def test_a_validator_that_is_killed_before_it_posts_goes_on_from_its_journal(field):
+    field.round()
+    field.upload()
+    killed = field.validators["V1"]
+    judged = killed._validator.state()
+    killed._judge(killed._run.opening(field.ledger.status()))
+    document, state = killed._own.document, killed._validator.state()
+    assert state != judged
+    back = field.start_validator("V1")
+    assert back._validator.state() == state and back.judged == 1
+    record = field.finish("V1")
+    assert field.ledger.record(1).validator == "V1" and back._own.document == document
+    assert record.peers[0].evaluations == 2
+
+
+def test_a_validator_that_is_killed_while_it_judges_comes_to_the_same_record(field):
+    field.round()
+    field.upload()
+    journal = field._folder / "V1" / "journal.json"
+    before = journal.read_bytes()
+    killed = field.validators["V1"]
+    killed._run.catch_up(killed._replica, 1, stop=field.stop)
+    killed._judge(killed._run.opening(field.ledger.status()))
+    journal.write_bytes(before)  # it was killed just before it wrote that down
+    back = field.start_validator("V1")
+    assert back.judged == 0
+    field.judge("V1")
+    assert back._own.document == killed._own.document
+
+
+def test_a_silent_lead_is_succeeded(field):
+    field.round()
+    record = field.round("V2", "V3")
+    posting = field.ledger.record(1)
+    assert posting.validator == "V2" and posting.posted_at >= posting.start + 8 + 2
+    assert field.round().round == 2 and field.ledger.record(2).validator == "V1"
+    assert record.peers[0].evaluations == 2
+
+
+LIES = {
+    "pays a friend": (
+        lambda record: dataclasses.replace(
+            record,
+            peers=tuple(
+                dataclasses.replace(peer, payout=record.emission if slot == 0 else 0)
+                for slot, peer in enumerate(record.peers)
+            ),
+            reserve=0,
+        ),
+        None,  # how a validator scores is its own business: this is for consensus over validators
+    ),
+    "other parameters": (
+        lambda record: dataclasses.replace(record, params_digest="0" * 64),
+        "its parameters do not follow from its artifacts",
+    ),
+    "another step": (
+        lambda record: dataclasses.replace(record, learning_rate=1.0),
+        "its step size is not the schedule's",
+    ),
+    "an artifact that was not there": (
+        lambda record: dataclasses.replace(
+            record,
+            peers=(dataclasses.replace(record.peers[0], digest="1" * 64), *record.peers[1:]),
+        ),
+        "it aggregates another artifact of ada than was there",
+    ),
+    "too much": (
+        lambda record: dataclasses.replace(record, emission=record.emission + 1, reserve=record.reserve + 1),
+        None,  # the ledger does not take it in the first place
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lead_that_lies_is_vetoed_and_the_next_one_posts(field, lie):
+    change, fault = LIES[lie]
+    field.round()
+    field.upload()
+    lead = field.validators["V1"]
+    lead._judge(lead._run.opening(field.ledger.status()))
+    lead._own = publish(
+        change(lead._own.record),
+        run="tiny",
+        validator="V1",
+        corpus=lead._own.corpus,
+        update_planes=lead._own.update_planes,
+        update_sha256=lead._own.update_sha256,
+        identity=field.identity("V1"),
+    )
+    field.buckets["V1"].put(record_key(1, lead._own.digest), lead._own.document)
+    record = field.finish()
+    winner = field.ledger.record(1).validator
+    if lie == "too much":
+        assert told(field, "V1: round 1: the ledger did not take the record: payouts and reserve sum to")
+    if fault is not None:
+        for name in ("V2", "V3"):
+            assert told(field, f"{name}: round 1: rejecting the record of V1: {fault}")
+    assert winner == ("V1" if lie == "pays a friend" else "V2")
+    assert record.params_digest == field.validators["V2"]._own.record.params_digest
+    assert field.round().round == 2  # and the run goes on
+
+
+def test_what_is_changed_after_it_was_judged_is_noticed(field):
+    field.round()
+    field.upload()
+    field.judge()
+    # The record stands; now ada puts another artifact in the place of the one that was judged.
+    ada = field.peers["ada"]
+    ada._peer.upload(ada._peer.prepare(ada._run.opening(field.ledger.status()), ada._replica.params))
+    record = field.finish()
+    late = field.start_peer("ben", fresh=True)
+    late._run.catch_up(late._replica, 2, stop=field.stop)
+    assert told(
+        field, "ben: round 1: ada has changed its artifact since it was judged; taking the signed update"
+    )
+    assert digest_of(late) == record.params_digest
+    following = field.round()
+    assert [peer.refusal for peer in following.peers] == ["altered", None, None]
+    assert following.peers[0].detail == "its artifact of round 1 was changed after it had been judged"
+    assert following.peers[0].standing == 0.75
+
+
+def test_a_node_that_joins_takes_a_checkpoint_and_replays_to_the_same_bits(field):
+    for _ in range(5):
+        record = field.round()
+    newcomer = field.start_peer("stranger")
+    assert field.ledger.registrations(None)[-1].slot == 3
+    newcomer._run.catch_up(newcomer._replica, 5, stop=field.stop)
+    assert told(field, "stranger: took up the checkpoint of round 4")
+    assert digest_of(newcomer) == record.params_digest
+    # It takes part from the round on that begins after it has registered.
+    assert [[peer.name for peer in field.round().peers] for _ in range(2)] == [
+        [*PEERS],
+        [*PEERS, "stranger"],
+    ]
+    # Without any checkpoint, from theta_0; and without any artifact, from the signed updates alone.
+    for name in ("V1", "V2", "V3"):
+        field.buckets[name].delete_prefix("checkpoints/")
+    for name in PEERS:
+        field.buckets[name].delete_prefix("rounds/")
+    other = field.start_peer("ben", fresh=True)
+    other._run.catch_up(other._replica, 5, stop=field.stop)
+    assert len(told(field, "ben: round 0: ada has no such artifact any more")) == 1
+    assert field.record(other._replica.round - 1).params_digest == digest_of(other)
+
+
+def test_a_checkpoint_of_something_else_is_not_believed(field):
+    for _ in range(3):
+        record = field.round()
+    for name in ("V1", "V2", "V3"):
+        key = next(key for key in field.buckets[name].list("checkpoints/00000002/", limit=9) if "/c/" in key)
+        data = bytearray(field.buckets[name].get(key, max_bytes=10**7).data)
+        data[0] ^= 1
+        field.buckets[name].put(key, bytes(data))
+    newcomer = field.start_peer("ben", fresh=True)
+    newcomer._run.catch_up(newcomer._replica, 3, stop=field.stop)
+    assert not told(field, "ben: took up the checkpoint")
+    assert digest_of(newcomer) == record.params_digest
+
+
+def test_a_record_that_nothing_leads_to_is_not_followed(field):
+    field.round()
+    replica = field.peers["ada"]._replica
+    published = field.validators["V1"]._own
+    wrong = published._replace(record=dataclasses.replace(published.record, params_digest="0" * 64))
+    with pytest.raises(Diverged, match="round 0: the record of V1 cannot be followed"):
+        replica.after(wrong, field.peers["ada"]._run.members(0), [field.open("memory://V1")])
+
+
+def test_a_peer_goes_on_from_its_own_checkpoint(field):
+    for _ in range(3):
+        field.round()
+    ben = field.peers["ben"]
+    ben._run.catch_up(ben._replica, 3, stop=field.stop)
+    ben.save()
+    ben.close()
+    back = field.start_peer("ben")
+    assert told(field, "ben: took up its own checkpoint of round 3")
+    assert digest_of(back) == digest_of(ben)
+    same = [
+        np.array_equal(one, other)
+        for one, other in zip(
+            _leaves(back._peer.state["residual"]), _leaves(ben._peer.state["residual"]), strict=True
+        )
+    ]
+    assert all(same) and len(same) > 3
+
+
+def _leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_a_bucket_that_does_not_answer_costs_its_owner_the_round_and_nobody_else(field):
+    field.round()
+    field.upload()
+    field.cut.add("cleo")
+    record = field.finish()
+    assert [peer.refusal for peer in record.peers] == [None, None, "unreachable"]
+    field.cut.clear()
+    assert all(peer.refusal is None for peer in field.round().peers)
+
+
+def test_a_validators_bucket_that_does_not_answer_is_waited_for(field):
+    field.round()
+    field.upload()
+    field.judge("V1")
+    field.cut.update({"V1"})
+    status = field.ledger.status()
+    with pytest.raises(OSError, match="round 0: the record of V1 is in no validator's bucket"):
+        # Nobody has copied it yet: the record of round 0 is only where V1 put it.
+        field.buckets["V2"].delete_prefix("records/")
+        field.buckets["V3"].delete_prefix("records/")
+        newcomer = field.start_peer("ben", fresh=True)
+        newcomer._run.catch_up(newcomer._replica, 1, stop=field.stop)
+    field.cut.clear()
+    newcomer._run.catch_up(newcomer._replica, 1, stop=field.stop)
+    assert newcomer._replica.round >= 1 and status.round == 1
+
+
+def test_another_text_is_told_in_one_line(field):
+    field.round()
+    newcomer = field.start_peer("ben", fresh=True)
+    newcomer._run.rules = newcomer._run.rules._replace(corpus="0" * 64)
+    with pytest.raises(
+        ValueError, match=r"this run trains on another text than this node has .* give --data-path"
+    ):
+        newcomer._run.catch_up(newcomer._replica, 1, stop=field.stop)
+
+
+def test_names_and_slots_are_taken_once(field, monkeypatch):
+    monkeypatch.setattr(field, "identity", lambda name: Field.identity(field, f"impostor {name}"))
+    with pytest.raises((LedgerRefused, ValueError), match="ada"):
+        field.start_peer("ada", fresh=True)
+    field.start_peer("first", fresh=True)
+    with pytest.raises((LedgerRefused, ValueError), match="slot"):
+        field.start_peer("second", fresh=True)
+
+
+def test_the_rejections_that_speak_against_a_record():
+    """Only what every honest reader must see: bad luck with a bucket is no reason to overrule anybody."""
+    assert set(validator_process._FAULTS) == {"early", "late", "malformed", "uncommitted", "out_of_sync"}
+
+
+def test_old_artifacts_are_deleted(field, config):
+    process = field.peers["ada"]
+    process._artifacts_kept = 1
+    field.round()
+    field.upload()
+    opening = process._run.opening(field.ledger.status())
+    contribution = process._peer.prepare(opening, process._replica.params)
+    process._upload(contribution, opening, field.stop)
+    assert field.buckets["ada"].list(f"{artifact_key(0)}/", limit=9) == []
+    assert field.buckets["ada"].list(f"{artifact_key(1)}/", limit=9) != []
