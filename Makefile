@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test full lint types clean
+.PHONY: demo test full soak fuzz bench lint types clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gauntlet simulate configs/quickstart.py --overwrite
@@ -14,6 +14,17 @@ test: $(VENV)/.installed-dev
 # The slow tests in full: three seeds of the quickstart, the sweep of AdamW's rates, five seeds without the cheats.
 full: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --full -m slow
+
+# 60 rounds of real processes with 15 kills, over a folder and over a real S3 server (half an hour).
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --full -s tests/soak/test_soak.py
+
+# Ten times the mutated bytes that `make test` sends.
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --full -s tests/fuzz
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/fast_evaluation.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

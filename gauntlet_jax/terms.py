@@ -6,7 +6,7 @@ a run whose model is a function of its config file can be joined by those who ha
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -38,14 +38,15 @@ _SECTIONS: Mapping[str, type] = {
     "times": RoundTimes,
     "finality": FinalityConfig,
 }
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 _SCALARS: Mapping[str, Any] = {
     "seed": int,
-    "rounds": int,
-    "slots": int,
+    "rounds": _Count,
+    "slots": _Count,
     "commit_reveal": bool,
-    "checkpoint_every": int,
-    "heldout_every": int,
-    "artifacts_kept": int,
+    "checkpoint_every": _Count,
+    "heldout_every": _Count,
+    "artifacts_kept": _Count,
 }
 _LOCAL = ("path",)  # of "data": where a node keeps the text
 
@@ -103,7 +104,7 @@ def config_of(terms: Mapping[str, Any]) -> Config:
             name=msgspec.convert(terms["run"], str),
             peers=tuple(PeerConfig(name) for name in msgspec.convert(terms["peers"], list[str])),
             validators=msgspec.convert(terms["validators"], tuple[ValidatorConfig, ...]),
-            beacon=terms["beacon"],
+            beacon=msgspec.convert(terms["beacon"], Literal["seeded", "ledger"]),
             **sections,
             **scalars,
         )

@@ -147,6 +147,8 @@ def judging() -> Iterator[None]:
 
 def credentials() -> tuple[str, str] | None:
     """The pair that writes to this node's own bucket, from the environment; None if it is not there."""
+    if os.environ.get("AWS_SESSION_TOKEN"):
+        return None  # credentials of three parts: the storage libraries take those from the environment themselves
     access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if bool(access) != bool(secret):
         missing = "AWS_SECRET_ACCESS_KEY" if access else "AWS_ACCESS_KEY_ID"

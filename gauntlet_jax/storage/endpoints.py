@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -19,6 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import httpcore
 
 MAX_ADDRESS = 512
+_RESOLVERS = 8
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]{2,45}\]")
 _PREFIX = re.compile(r"([A-Za-z0-9_=-][A-Za-z0-9._=-]*/)*[A-Za-z0-9_=-][A-Za-z0-9._=-]*|")
@@ -172,6 +174,7 @@ class CheckedNetwork(httpcore.NetworkBackend):
         self._seconds = seconds
         self._resolve = resolve
         self._sockets = httpcore.SyncBackend()
+        self._resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")
 
     def connect_tcp(
         self,
@@ -182,8 +185,14 @@ class CheckedNetwork(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         """Connects to the first address of a host that answers, all of them being public."""
+        until = None if timeout is None else time.monotonic() + timeout
+        # Resolving has no timeout of its own, and its name server may be the stranger's.
+        resolving = self._resolvers.submit(self._resolve, host, port, type=socket.SOCK_STREAM)
         try:
-            found = self._resolve(host, port, type=socket.SOCK_STREAM)
+            found = resolving.result(timeout)
+        except TimeoutError as error:
+            resolving.cancel()
+            raise httpcore.ConnectTimeout("its name is not resolved in time") from error
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError("its name cannot be resolved") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -191,7 +200,6 @@ class CheckedNetwork(httpcore.NetworkBackend):
             raise httpcore.ConnectError("its name has no address")
         if not self._policy.allows(host, port) and not all(map(is_public, addresses)):
             raise RefusedEndpoint("its endpoint has an address that is not public")
-        until = None if timeout is None else time.monotonic() + timeout
         failure: Exception = httpcore.ConnectError("no address")
         for address in addresses:
             left = None if until is None else until - time.monotonic()

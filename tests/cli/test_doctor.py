@@ -5,6 +5,7 @@ import importlib
 import math
 import threading
 import time
+from contextlib import closing
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from gauntlet_jax.config import Config
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.planning import doctor
 from gauntlet_jax.planning.needs import Needs, needs_of
+from gauntlet_jax.rewards.ledger_client import LedgerClient
 from gauntlet_jax.rewards.ledger_http import application, listen, server_of
 from gauntlet_jax.rewards.ledger_service import LedgerService
 from gauntlet_jax.rewards.shared_ledger import SharedRunLedger
@@ -60,32 +62,47 @@ def config(config_file):
 
 
 @pytest.fixture
-def served(tmp_path, config):
-    """A ledger that answers on loopback: ``(url, ledger)``."""
-    ledger = SharedRunLedger(tmp_path / "ledger.sqlite", time.time)
-    ledger.found(terms_of(config), anchor=None, start_delay=None)
-    ledger.begin(None)
+def ledger_url(tmp_path, config):
+    """The URL of a ledger that answers on loopback."""
     socket = listen("127.0.0.1", 0)
-    server = server_of(application(LedgerService(ledger)))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    servers = []
+
+    def serve():
+        ledger = SharedRunLedger(tmp_path / "ledger.sqlite", time.time)
+        ledger.found(terms_of(config), anchor=None, start_delay=None)
+        ledger.begin(None)
+        servers.append(server_of(application(LedgerService(ledger))))
+        servers[0].run(sockets=[socket])
+        ledger.close()
+
+    thread = threading.Thread(target=serve)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}", ledger
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        servers[0].should_exit = True
         thread.join()
-        socket.close()
-        ledger.close()
 
 
 @pytest.fixture
-def examine(served, tmp_path, capsys, monkeypatch):
+def register(ledger_url):
+    """Registers a peer with a key."""
+
+    def register(name, identity):
+        with closing(LedgerClient(ledger_url, identity=identity, name=name)) as client:
+            client.register_peer(name, "file:///x")
+
+    return register
+
+
+@pytest.fixture
+def examine(ledger_url, tmp_path, capsys, monkeypatch):
     """Runs the command; returns its exit code and its lines as ``(level, subject, text)``."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words, bucket=None, name="P1", ledger=None):
         bucket = (tmp_path / "store" / name).as_uri() if bucket is None else bucket
-        url = served[0] if ledger is None else ledger
+        url = ledger_url if ledger is None else ledger
         given = [
             "--ledger",
             url,
@@ -256,10 +273,9 @@ def test_without_a_ledger_the_rest_is_still_looked_at(examine, config_file):
     assert levels(lines, "bucket") == []
 
 
-def test_a_name_that_another_key_has_fails(examine, served, tmp_path):
-    _, ledger = served
+def test_a_name_that_another_key_has_fails(examine, register, tmp_path):
     own = load_or_create(tmp_path / "home" / "identity.key")
-    ledger.register_peer("P1", own.public_key, "file:///x")
+    register("P1", own)
     code, lines, _ = examine()
     assert code == 1
     assert "belongs to another key" in text(lines, "name")
@@ -268,10 +284,9 @@ def test_a_name_that_another_key_has_fails(examine, served, tmp_path):
     assert "registered with this key" in text(lines, "name")
 
 
-def test_no_place_is_left(examine, served, tmp_path):
-    _, ledger = served
+def test_no_place_is_left(examine, register, tmp_path):
     for name in ("P1", "P2"):
-        ledger.register_peer(name, load_or_create(tmp_path / name).public_key, "file:///x")
+        register(name, load_or_create(tmp_path / name))
     code, lines, _ = examine(name="P3")
     assert code == 1
     assert "all 2 places" in text(lines, "name")
@@ -364,56 +379,59 @@ def test_wrong_use_is_one_line(words, told, capsys):
     assert error.count("\n") == 1
 
 
-class TestObjectStore:
-    """Against a real S3 server."""
+@pytest.fixture(scope="module")
+def server():
+    with s3_server() as running:
+        yield running
 
-    @pytest.fixture(scope="class")
-    def server(self):
-        with s3_server() as running:
-            yield running
 
-    @pytest.fixture
-    def examine_s3(self, examine, server, monkeypatch):
-        def run(account, *words, secret=None):
-            monkeypatch.setenv("AWS_ACCESS_KEY_ID", account.access_key)
-            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", account.secret_key if secret is None else secret)
-            allowed = ["--allow-endpoint", f"127.0.0.1:{server.port}"]
-            return examine(*words, *allowed, bucket=server.url(account))
+@pytest.fixture
+def examine_s3(examine, server, monkeypatch):
+    def run(account, *words, secret=None):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", account.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", account.secret_key if secret is None else secret)
+        allowed = ["--allow-endpoint", f"127.0.0.1:{server.port}"]
+        return examine(*words, *allowed, bucket=server.url(account))
 
-        return run
+    return run
 
-    def test_a_public_bucket_passes_and_is_left_as_it_was(self, examine_s3, server):
-        account = server.account("good")
-        code, lines, printed = examine_s3(account)
-        assert code == 0, printed
-        assert {level for level, _, _ in lines} == {"ok"}
-        assert "without credentials is refused (status 403)" in text(lines, "rights")
-        assert account.secret_key not in printed
-        assert server.client(account).list_objects_v2(Bucket=account.bucket)["KeyCount"] == 0
 
-    def test_a_private_bucket_fails(self, examine_s3, server):
-        code, lines, _ = examine_s3(server.account("private", public=False))
-        assert code == 1
-        assert levels(lines, "public") == ["FAIL", "warning"]
-        assert levels(lines, "bucket") == ["ok", "ok"]
+def test_a_public_bucket_passes_and_is_left_as_it_was(examine_s3, server):
+    account = server.account("good")
+    code, lines, printed = examine_s3(account)
+    assert code == 0, printed
+    assert {level for level, _, _ in lines} == {"ok"}
+    assert "without credentials is refused (status 403)" in text(lines, "rights")
+    assert account.secret_key not in printed
+    assert server.client(account).list_objects_v2(Bucket=account.bucket)["KeyCount"] == 0
 
-    def test_wrong_credentials_fail(self, examine_s3, server):
-        code, lines, printed = examine_s3(server.account("wrong"), secret="not-the-secret")
-        assert code == 1
-        assert levels(lines, "bucket") == ["FAIL"]
-        assert "not-the-secret" not in printed
 
-    def test_read_keys_that_may_write_fail(self, examine_s3, server):
-        account = server.account("both")
-        keys = ["--read-access-key", account.access_key, "--read-secret-key", account.secret_key]
-        code, lines, _ = examine_s3(account, *keys)
-        assert code == 1
-        assert levels(lines, "rights") == ["ok", "FAIL"]
+def test_a_private_bucket_fails(examine_s3, server):
+    code, lines, _ = examine_s3(server.account("private", public=False))
+    assert code == 1
+    assert levels(lines, "public") == ["FAIL", "warning"]
+    assert levels(lines, "bucket") == ["ok", "ok"]
 
-    def test_a_bucket_that_anybody_may_write_fails(self, examine_s3, server):
-        account = server.account("open")
-        server.client(account).put_bucket_acl(Bucket=account.bucket, ACL="public-read-write")
-        code, lines, _ = examine_s3(account)
-        assert code == 1
-        assert levels(lines, "rights") == ["FAIL"]
-        assert server.client(account).list_objects_v2(Bucket=account.bucket)["KeyCount"] == 0
+
+def test_wrong_credentials_fail(examine_s3, server):
+    code, lines, printed = examine_s3(server.account("wrong"), secret="not-the-secret")
+    assert code == 1
+    assert levels(lines, "bucket") == ["FAIL"]
+    assert "not-the-secret" not in printed
+
+
+def test_read_keys_that_may_write_fail(examine_s3, server):
+    account = server.account("both")
+    keys = ["--read-access-key", account.access_key, "--read-secret-key", account.secret_key]
+    code, lines, _ = examine_s3(account, *keys)
+    assert code == 1
+    assert levels(lines, "rights") == ["ok", "FAIL"]
+
+
+def test_a_bucket_that_anybody_may_write_fails(examine_s3, server):
+    account = server.account("open")
+    server.client(account).put_bucket_acl(Bucket=account.bucket, ACL="public-read-write")
+    code, lines, _ = examine_s3(account)
+    assert code == 1
+    assert levels(lines, "rights") == ["FAIL"]
+    assert server.client(account).list_objects_v2(Bucket=account.bucket)["KeyCount"] == 0

@@ -62,6 +62,7 @@ class Bench:
         self.stranger = simulation._peers[0]._identity
         name, _, self._bucket, key = self._validator.members[VICTIM]
         self._folder = artifact_key(t) + "/"
+        self.of_the_stranger = objects_in(self._validator.members[0].bucket, self._folder)
         self.schema = self._validator._inspector._schema
         self.honest = objects_in(self._bucket, self._folder)
         received = read_artifact(
@@ -75,6 +76,17 @@ class Bench:
             max_declared=16,
         )
         self.arrays, self.manifest = received.arrays, received.manifest
+        other, _, bucket, key = self._validator.members[0]
+        self.arrays_of_the_stranger = read_artifact(
+            bucket,
+            artifact_key(t),
+            self.schema,
+            run="tiny",
+            round=t,
+            peer=other,
+            public_key=key,
+            max_declared=16,
+        ).arrays
         self.missing = self.judge({})
 
     def sealed(self, arrays: Arrays, *, identity: Identity | None = None, **claims) -> Objects:
@@ -258,6 +270,25 @@ def test_another_peers_key(bench: Bench):
     assert (own.refusal, own.detail) == ("malformed", "its manifest: signed by another key")
 
 
+def test_a_manifest_that_is_signed_for_something_else_or_written_otherwise(bench: Bench):
+    signed = signed_json.sign(
+        bench.identity, "commit", {**vars(bench.manifest), "arrays": dict(bench.manifest.arrays)}
+    )
+    for data, detail in (
+        (signed, "its manifest: its signature does not hold"),
+        (bench.honest["manifest.json"] + b"\n", "its manifest: not in its canonical form"),
+        (bench.honest["commit.json"], "its manifest: its signature does not hold"),
+        (bench.of_the_stranger["manifest.json"], "its manifest: signed by another key"),
+    ):
+        own = bench.refused({**bench.honest, "manifest.json": data})
+        assert (own.refusal, own.detail) == ("malformed", detail)
+
+
+def test_another_peers_artifact_as_it_is(bench: Bench):
+    own = bench.refused(bench.of_the_stranger)
+    assert (own.refusal, own.detail) == ("malformed", "its manifest: signed by another key")
+
+
 def test_metadata_of_the_right_size_that_promises_a_giant_array(bench: Bench):
     own_words = bench.honest["payload/zarr.json"]
     shape = re.search(rb'"shape":\[(\d+)\]', own_words)
@@ -305,6 +336,25 @@ def test_commits_that_bind_to_nothing(bench: Bench):
     for salt in ("", "00" * 32):
         own = bench.refused(bench.sealed(bench.arrays, salt=salt))
         assert (own.refusal, own.detail) == ("uncommitted", "its commit is to another artifact")
+
+
+def test_another_peers_commit(bench: Bench):
+    """Reposted as it is, or its digest under the copier's own signature: it opens for its owner's key alone."""
+    theirs = bench.of_the_stranger["commit.json"]
+    digest = signed_json.json_of(theirs)["commit"]
+    folder = MemoryBucket(lambda: 0.0)
+    about = {"run": "tiny", "round": bench.manifest.round, "peer": bench.manifest.peer}
+    write_commit(folder, "x", **about, commit=digest, identity=bench.identity)
+    copied = objects_in(folder, "x/")["commit.json"]
+    for commit, detail in (
+        (theirs, "its commit: signed by another key"),
+        (copied, "its commit is to another artifact"),
+    ):
+        # With its own artifact, and with the owner's payload and salt, which are public by then.
+        salt = signed_json.json_of(bench.of_the_stranger["manifest.json"])["salt"]
+        for objects in (bench.honest, bench.sealed(bench.arrays_of_the_stranger, salt=salt)):
+            own = bench.refused({**objects, "commit.json": commit})
+            assert (own.refusal, own.detail) == ("uncommitted", detail)
 
 
 def test_a_probe_of_something_else(bench: Bench):
