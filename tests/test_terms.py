@@ -17,7 +17,16 @@ LOCAL = load_config("configs/local.py", Config)
 def test_a_stranger_gets_the_founders_config_from_the_terms_alone():
     terms = json.loads(json.dumps(terms_of(LOCAL)))
     found = config_of(terms)
-    for name in ("model", "data", "compression", "learning_rate", "times", "finality", "validator", "rewards"):
+    for name in (
+        "model",
+        "data",
+        "compression",
+        "learning_rate",
+        "times",
+        "finality",
+        "validator",
+        "rewards",
+    ):
         assert getattr(found, name) == getattr(LOCAL, name)
     assert [peer.name for peer in found.peers] == ["P1", "P2", "P3", "P4", "P5", "P6"]
     assert (found.name, found.slots, found.commit_reveal, found.beacon) == ("local", 8, True, "ledger")
@@ -51,7 +60,7 @@ def test_a_model_made_by_code_needs_its_config():
         return {"w": jnp.zeros(3)}, lambda params, batch: jnp.sum(params["w"])
 
     terms = terms_of(dataclasses.replace(LOCAL, build_model=build))
-    with pytest.raises(ValueError, match="the run's model is made by .*build: give the config file"):
+    with pytest.raises(ValueError, match=r"the run's model is made by .*build: give the config file"):
         config_of(json.loads(json.dumps(terms)))
 
 

@@ -230,5 +230,5 @@ def _digest_of(corpus: Corpus) -> str:
     """sha256 of the training windows: two nodes train on the same text exactly when these are equal."""
     running = hashlib.sha256(repr((corpus.windows.shape, corpus.windows.dtype.name)).encode())
     for start in range(0, len(corpus.windows), 65536):
-        running.update(np.ascontiguousarray(corpus.windows[start : start + 65536]))
+        running.update(np.ascontiguousarray(corpus.windows[start : start + 65536]).data)
     return running.hexdigest()

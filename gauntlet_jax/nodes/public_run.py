@@ -60,7 +60,7 @@ class PublicRun:
             try:
                 self._buckets[address] = self._open_bucket(address)
             except ValueError as error:
-                self.say(f"bucket {address.split('?')[0]} is not read: {error}")
+                self.say(f"bucket {address.split('?', maxsplit=1)[0]} is not read: {error}")
                 self._buckets[address] = _RefusedBucket()
         return self._buckets[address]
 
