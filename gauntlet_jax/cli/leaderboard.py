@@ -223,12 +223,12 @@ class Display:
         self._live.stop()
 
     def update(self, records: Sequence[RoundRecord]) -> None:
-        """Shows the state after the newest of ``records``."""
+        """Shows the state after the newest of ``records``; before the first there is no table."""
         if self._console.is_terminal:
             self._progress.update(self._task, completed=len(records), description="  ".join(losses(records)))
             self._shown = (live_table(records),) if records else ()
             self._show("")
-        elif len(records) % self._every == 0 or len(records) == self._rounds:
+        elif records and (len(records) % self._every == 0 or len(records) == self._rounds):
             seconds = self._clock() - self._started
             self.say(progress_line(records, self._rounds, seconds, self._before))
 

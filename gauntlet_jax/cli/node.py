@@ -88,9 +88,9 @@ def run_node(
     libraries.quiet()
     say = speaker(given.name)
     stop = threading.Event()
-    with stopping(stop, say), judging():
+    with stopping(stop, say), judging(), _unless_stopped(stop):
         prepare = importlib.import_module("gauntlet_jax.cli.node_parts")
-        config, node, found = prepare.prepare(path, given, command=command, say=say)
+        config, node, found = prepare.prepare(path, given, command=command, say=say, stop=stop)
         say(f"{command} {node.name} of run {config.name}, key {node.identity.public_key[:16]}…")
         living = build(config, node, found, given)
         with closing(living):
@@ -130,6 +130,16 @@ def stopping(stop: threading.Event, say: Callable[[str], None]) -> Iterator[None
     finally:
         for number, handled in before.items():
             signal.signal(number, handled)
+
+
+@contextmanager
+def _unless_stopped(stop: threading.Event) -> Iterator[None]:
+    """A wait that was broken off by Ctrl-C is no failure."""
+    try:
+        yield
+    except OSError:
+        if not stop.is_set():
+            raise
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a node is made of, from its flags: config, key, bucket and the way to other nodes' buckets."""
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +19,16 @@ from gauntlet_jax.storage.public_bucket import PublicReader
 from gauntlet_jax.terms import check_terms, config_of
 
 _LEDGER_WAIT_SECONDS = 60.0
+_STARTED = "started"
 
 
 def prepare(
-    path: str | None, flags: NodeFlags, *, command: str, say: Callable[[str], None]
+    path: str | None,
+    flags: NodeFlags,
+    *,
+    command: str,
+    say: Callable[[str], None],
+    stop: threading.Event,
 ) -> tuple[Config, Node, Surroundings]:
     """Everything that a node's build takes.
 
@@ -30,14 +37,16 @@ def prepare(
       flags: of the command.
       command: "peer" or "validator".
       say: takes a line for the operator.
+      stop: ends every wait for the ledger.
 
     Raises:
       ValueError: a flag, the config or the terms are wrong; one line says which.
       OSError: the ledger or the bucket cannot be reached.
     """
     check_name(flags.name)
-    reader = LedgerClient(flags.ledger, wait_seconds=_LEDGER_WAIT_SECONDS)
+    reader = LedgerClient(flags.ledger, wait_seconds=_LEDGER_WAIT_SECONDS, stop=stop)
     terms = reader.terms()
+    reader.close()
     if path is None:
         if command == "validator":
             raise UsageError(
@@ -49,6 +58,7 @@ def prepare(
         check_terms(config, terms)
     if flags.data_path is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=flags.data_path))
+    check_name(config.name)  # it names a folder, and may be the ledger's word
     home = flags.home if flags.home is not None else Path("runs") / config.name / "nodes" / flags.name
     identity = load_or_create(home / "identity.key")
     fault = window_fault(config.times, commit_reveal=config.commit_reveal)
@@ -56,10 +66,15 @@ def prepare(
         raise ValueError(fault)
     pair = credentials()
     own = open_own_bucket(flags.bucket, None if pair is None else Credentials(*pair))
+    own.put(
+        _STARTED, identity.public_key.encode()
+    )  # what is wrong with the bucket shows now, not in the first window
     address = publish(flags.bucket, read_credentials(flags))
     policy = EndpointPolicy(frozenset(flags.allow_endpoint), tuple(flags.allow_folder))
     public = PublicReader(policy)
-    ledger = LedgerClient(flags.ledger, identity=identity, name=flags.name, wait_seconds=_LEDGER_WAIT_SECONDS)
+    ledger = LedgerClient(
+        flags.ledger, identity=identity, name=flags.name, wait_seconds=_LEDGER_WAIT_SECONDS, stop=stop
+    )
     return config, Node(flags.name, identity, own, address, home), Surroundings(ledger, public.open, say)
 
 

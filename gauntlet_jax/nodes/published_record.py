@@ -20,6 +20,7 @@ _DOMAIN = "record"
 _FIELDS = {"run", "validator", "corpus", "update_planes", "update_sha256", "record", "key"}
 _BASE_BYTES = 16 * 1024
 _PEER_BYTES = 4 * 1024
+_LARGEST_STEP = 1e6
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 2**63 - 1
 
@@ -137,6 +138,8 @@ def _check(record: RoundRecord, slots: int) -> None:
     units = [record.reserve, *(peer.payout for peer in record.peers)]
     if not all(0 <= amount <= _LARGEST for amount in units) or sum(units) != record.emission:
         raise BadDocument("its payouts do not sum to its emission")
+    if not 0 < record.learning_rate <= _LARGEST_STEP:
+        raise BadDocument("its step size is none")
     for peer in record.peers:
         # Names and clauses end on terminals, counts in sums of floats and exponents.
         words = (peer.name, peer.behavior, peer.detail, peer.refusal or "", *peer.slashed, *peer.scores)

@@ -1,5 +1,6 @@
 """Following a run from outside: real processes once, and an onlooker whose ledger and buckets are made up."""
 
+import contextlib
 import io
 import json
 import re
@@ -113,12 +114,12 @@ def followed(config_file, tmp_path_factory):
             ("refused", "refused", []),
             ("other", "..", allowed),
         ):
-            one = follow(fleet.url, out, *words)
-            seen[name] = (one.communicate(timeout=60)[0], one.returncode)
-        client = fleet.client()
-        seen["balances"] = client.balances()
-        seen["postings"] = [client.record(t) for t in range(4)]
-        client.close()
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                code = main(["follow", fleet.url, "--out", str(folder / out), *words])
+            seen[name] = (printed.getvalue(), code)
+        seen["balances"] = fleet.client.balances()
+        seen["postings"] = [fleet.client.record(t) for t in range(4)]
     return seen
 
 
@@ -188,7 +189,7 @@ def test_report_and_explain_work_on_it(followed, capsys):
     assert page == (folder / "report.html").read_text()
     assert "Paid to peers" in page
     assert "cheat" not in page.split("<script")[0].split("</style>")[1]
-    assert re.search(r"<td>V1</td><td class=\"n\">2\.0</td><td class=\"n\">–</td>", page)
+    assert re.search(r"<td>V1</td><td class=\"n\">2\.0</td><td class=\"n\">\u2013</td>", page)
 
 
 def test_the_summary_is_what_the_public_knows(followed):
