@@ -16,6 +16,7 @@ from gauntlet_jax import compression
 from gauntlet_jax.nodes.attacks import HONEST
 from gauntlet_jax.nodes.peer import Arrays, Behavior, Contribution, Peer, Turn, artifact_key
 from gauntlet_jax.storage import signed_json
+from gauntlet_jax.storage.artifact import manifest_key
 from gauntlet_jax.storage.commit import commit_key, write_commit
 
 VICTIM = "ada"
@@ -90,6 +91,7 @@ def behaviors(mixer: Mixer) -> Mapping[str, Behavior]:
         "shows_the_victims": dataclasses.replace(lazy, reveal=shown_now, uploads_at=0.9),
         "reposts_the_commit": dataclasses.replace(lazy, reveal=shown_now, uploads_at=0.9),
         "signs_the_commit": dataclasses.replace(lazy, reveal=shown_now, uploads_at=0.9),
+        "claims_the_digests": dataclasses.replace(lazy, uploads_at=0.9),
         "shows_the_probe": dataclasses.replace(HONEST, uploads_at=0.9),
         "a_round_late": dataclasses.replace(lazy, artifact=best_of_the_round_before),
         "late_with_noise": dataclasses.replace(lazy, artifact=with_noise),
@@ -100,9 +102,11 @@ def behaviors(mixer: Mixer) -> Mapping[str, Behavior]:
 
 
 def take_over(thief: Peer, victim: Peer) -> None:
-    """Gives a peer what no stage of a behavior can do: another's commit, or another's probe, by the thief's name."""
+    """Gives a peer what no stage of a behavior can do: another's commit, digests or probe, by the thief's name."""
     if thief.name == "shows_the_probe":
         _take_over_the_probe(thief, victim)
+    elif thief.name == "claims_the_digests":
+        _take_over_the_digests(thief, victim)
     else:
         _take_over_the_commit(thief, victim, signed=thief.name == "signs_the_commit")
 
@@ -119,6 +123,21 @@ def _take_over_the_probe(thief: Peer, victim: Peer) -> None:
         upload(contribution._replace(probe=shown[contribution.turn.opening.round]))
 
     victim.upload, thief.upload = noted, with_probe
+
+
+def _take_over_the_digests(thief: Peer, victim: Peer) -> None:
+    """The victim's manifest under the thief's name and signature, over what the thief has itself."""
+    upload = thief.upload
+
+    def with_digests(contribution: Contribution) -> None:
+        upload(contribution)
+        key = manifest_key(artifact_key(contribution.turn.opening.round))
+        theirs = signed_json.json_of(victim._bucket.get(key, max_bytes=65536).data)
+        fields = {name: value for name, value in theirs.items() if name not in ("key", "signature")}
+        own = {**fields, "peer": thief.name, "salt": contribution.salt.hex()}
+        thief._bucket.put(key, signed_json.sign(thief._identity, "manifest", own))
+
+    thief.upload = with_digests
 
 
 def _take_over_the_commit(thief: Peer, victim: Peer, *, signed: bool) -> None:

@@ -33,7 +33,7 @@ def run(tiny, tmp_path_factory):
     mixer.learn(task.compressor, task.params)
     with closing(build_simulation(config, tmp_path_factory.mktemp("copiers"))) as simulation:
         peers = {peer.name: peer for peer in simulation._peers}
-        for thief in ("reposts_the_commit", "signs_the_commit", "shows_the_probe"):
+        for thief in ("claims_the_digests", "reposts_the_commit", "signs_the_commit", "shows_the_probe"):
             copiers.take_over(peers[thief], peers[copiers.VICTIM])
         return [simulation.run_round() for _ in range(ROUNDS)]
 
@@ -56,6 +56,7 @@ def rows(run, name):
         ("shows_the_victims", "uncommitted", "its commit is to another artifact"),
         ("reposts_the_commit", "uncommitted", "its commit: signed by another key"),
         ("signs_the_commit", "uncommitted", "its commit is to another artifact"),
+        ("claims_the_digests", "malformed", "is not the one of its manifest"),
         ("shows_the_probe", "out_of_sync", "signed steps from the validator's parameters"),
     ],
 )
