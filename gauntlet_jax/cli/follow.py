@@ -11,7 +11,7 @@ import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,27 +86,25 @@ def _follow(
     url: str, rest: Sequence[str], flags: FollowFlags, console: Console, stop: threading.Event
 ) -> int:
     policy = EndpointPolicy(frozenset(flags.allow_endpoint), tuple(flags.allow_folder))
-    client = LedgerClient(url, stop=stop)
-    terms = _first_answer(client, console, stop)
-    if terms is None:
-        return 0
-    followed, watching = (
-        importlib.import_module(f"gauntlet_jax.cli.{name}") for name in ("followed_run", "onlooker")
-    )
-    config = followed.config_for_onlookers(terms)
-    folder = flags.out if flags.out is not None else Path("runs") / config.name / "follow"
-    again = shlex.join(["gauntlet", "follow", url, *rest, *([] if flags.out else ["--out", str(folder)])])
-    text = followed.config_text(terms, config)
-    there = folder.is_dir() and any(folder.iterdir())
-    run_folder.open_for_run(folder, text, resume=there, overwrite=False)
-    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        client = stack.enter_context(closing(LedgerClient(url, stop=stop)))
+        terms = _first_answer(client, console, stop)
+        if terms is None:
+            return 0
+        followed, watching = (
+            importlib.import_module(f"gauntlet_jax.cli.{name}") for name in ("followed_run", "onlooker")
+        )
+        config = followed.config_for_onlookers(terms)
+        folder = flags.out if flags.out is not None else Path("runs") / config.name / "follow"
+        text = followed.config_text(terms, config)
+        there = folder.is_dir() and any(folder.iterdir())
+        run_folder.open_for_run(folder, text, resume=there, overwrite=False)
+        folder.mkdir(parents=True, exist_ok=True)
         stack.enter_context(_alone(folder))
         records = run_folder.keep_rounds(folder / run_folder.ROUNDS, None)
         run_folder.write_atomically(folder / run_folder.CONFIG, text)
         lines = stack.enter_context((folder / run_folder.ROUNDS).open("a", encoding="utf-8"))
-        reader = PublicReader(policy)
-        stack.callback(reader.close)
+        reader = stack.enter_context(closing(PublicReader(policy)))
         onlooker = watching.Onlooker(client, policy, reader, config, records, lines)
         _say(console, f"run {config.name}, {config.rounds} rounds, into {folder}")
         onlooker.watch(console, stop)
@@ -116,6 +114,7 @@ def _follow(
                 terms, config, records, first=first, last=last, validators=onlooker.validators()
             )
             _write_summary(folder, known)
+    again = shlex.join(["gauntlet", "follow", url, *rest, *([] if flags.out else ["--out", str(folder)])])
     _close(console, folder, records, config.rounds, again)
     return 0
 
@@ -141,7 +140,10 @@ def _first_answer(client: LedgerClient, console: Console, stop: threading.Event)
             if time.monotonic() > until:
                 raise
             if not said:
-                _say(console, f"{error} Trying for {_LEDGER_WAIT_SECONDS:.0f} s")
+                _say(
+                    console,
+                    f"{leaderboard.printable(str(error), 400)} Trying for {_LEDGER_WAIT_SECONDS:.0f} s",
+                )
                 said = True
         stop.wait(_POLL_SECONDS)
     return None
@@ -165,7 +167,7 @@ def _close(console: Console, folder: Path, records: Sequence[RoundRecord], round
     names = [peer.name for record in records for peer in record.peers]
     if names:
         shown = shlex.join(["gauntlet", "explain", str(folder), "--peer", names[0]])
-        _say(console, f"why a peer got what it got: {shown}")
+        _say(console, f"why a peer got what it got: {leaderboard.printable(shown, 400)}")
 
 
 def _say(console: Console, line: str) -> None:

@@ -19,6 +19,7 @@ from gauntlet_jax.storage.endpoints import EndpointPolicy, RefusedAddress
 from gauntlet_jax.storage.public_bucket import PublicReader
 
 _POLL_SECONDS = 1.0
+_LONGEST_LINE = 600
 
 
 class Onlooker:
@@ -49,7 +50,7 @@ class Onlooker:
             run=config.name,
             slots=slots_of(config),
             open_bucket=reader.open,
-            say=self._pass_on,
+            say=self._tell,
         )
         self._policy = policy
         self._config = config
@@ -109,7 +110,7 @@ class Onlooker:
         self._said = ""
         record = published.record
         if {peer.name: peer.payout for peer in record.peers} != dict(posting.payouts):
-            self._say(f"round {record.round}: the ledger paid otherwise than its record says")
+            self._tell(f"round {record.round}: the ledger paid otherwise than its record says")
         self._lines.write(to_json(record) + "\n")
         self._lines.flush()
         self._records.append(record)
@@ -130,7 +131,8 @@ class Onlooker:
         refusals = {name: self._refusal(bucket) for name, bucket in buckets.items()}
         if all(refusals.values()):
             told = [f"{name}'s, {buckets[name].split('?')[0]}, is {why}" for name, why in refusals.items()]
-            raise UsageError(f"no validator's bucket may be read from here: {'; '.join(told)}")
+            whole = f"no validator's bucket may be read from here: {'; '.join(told)}"
+            raise UsageError(leaderboard.printable(whole, _LONGEST_LINE))
 
     def _refusal(self, bucket: str) -> str:
         try:
@@ -150,13 +152,14 @@ class Onlooker:
         if status.round is None and not is_terminal:
             self._once(_waits(status))
 
-    def _pass_on(self, line: str) -> None:
-        self._say(line)
+    def _tell(self, line: str) -> None:
+        """Says a line, in which there may be strangers' words."""
+        self._say(leaderboard.printable(line, _LONGEST_LINE))
 
     def _once(self, line: str) -> None:
         """Says a line, not again at every try."""
         if line != self._said:
-            self._say(line)
+            self._tell(line)
             self._said = line
 
 

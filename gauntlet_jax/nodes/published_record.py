@@ -138,7 +138,7 @@ def _check(record: RoundRecord, slots: int) -> None:
     units = [record.reserve, *(peer.payout for peer in record.peers)]
     if not all(0 <= amount <= _LARGEST for amount in units) or sum(units) != record.emission:
         raise BadDocument("its payouts do not sum to its emission")
-    if not 0 < record.learning_rate <= _LARGEST_STEP:
+    if not 0 <= record.learning_rate <= _LARGEST_STEP:
         raise BadDocument("its step size is none")
     for peer in record.peers:
         # Names and clauses end on terminals, counts in sums of floats and exponents.

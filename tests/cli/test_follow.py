@@ -95,7 +95,9 @@ def followed(config_file, tmp_path_factory):
         return Home((store / name).as_uri(), allowed)
 
     with Fleet(folder, config_file, home, seconds=180) as fleet:
-        early = follow(fleet.url, "early", *allowed)  # before there is a ledger
+        early = follow(fleet.url, "early", *allowed)
+        assert early.stdout is not None
+        first = early.stdout.readline()  # before there is a ledger
         fleet.ledger()
         for name in ("V1", "V2"):
             fleet.validator(name)
@@ -107,7 +109,7 @@ def followed(config_file, tmp_path_factory):
         broken.send_signal(signal.SIGINT)
         seen["broken"] = (broken.communicate(timeout=30)[0], broken.returncode)
         seen["digest"] = fleet.wait_for("V1", "the run is over, parameters ")
-        seen["early"] = (early.communicate(timeout=30)[0], early.returncode)
+        seen["early"] = (first + early.communicate(timeout=30)[0], early.returncode)
         for name, out, words in (
             ("resumed", "broken", allowed),
             ("late", "late", allowed),
@@ -343,6 +345,19 @@ def test_another_runs_records_are_not_mixed_with_this_ones(made_up):
     made_up.final = 1
     with pytest.raises(UsageError, match="another run of the same config"):
         watch(made_up, Polls(), records=made_up.records[:2])
+
+
+def test_what_strangers_wrote_commands_no_terminal(made_up):
+    made_up.down = 1
+    made_up.status = lambda: RunStatus(10.0, None, None, None, (), ("\x1b[2J",))
+    made_up.final = 0
+    printed, _, _ = watch(made_up, Polls())
+    assert "the run waits for ?[2J" in printed
+    made_up.address = "file:///\x1b[2J"
+    made_up.final = 1
+    with pytest.raises(UsageError) as refused:
+        watch(made_up, Polls())
+    assert "\x1b" not in str(refused.value)
 
 
 def test_payouts_that_differ_are_said(made_up):

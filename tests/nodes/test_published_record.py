@@ -271,7 +271,7 @@ def test_any_value_in_any_field_is_read_or_refused(field, value):
         assert found.document == document
 
 
-@pytest.mark.parametrize("step", [-1e308, 10**40, 0.0, -3e-3])
+@pytest.mark.parametrize("step", [-1e308, 10**40, -3e-3])
 def test_a_step_that_no_schedule_has(step):
     refused(signed({"learning_rate": step}), "its step size is none")
 

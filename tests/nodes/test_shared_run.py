@@ -293,6 +293,19 @@ def test_a_validators_bucket_that_does_not_answer_is_waited_for(field):
     assert newcomer._replica.round >= 1 and status.round == 1
 
 
+def test_garbage_in_another_validators_bucket_hides_no_record(field):
+    record = field.round()
+    field.upload()
+    posting = field.ledger.record(0)
+    field.cut.add(posting.validator)
+    first, second = (name for name in ("V1", "V2", "V3") if name != posting.validator)
+    key = record_key(0, posting.digest)
+    right = field.buckets[posting.validator].get(key, max_bytes=10**6).data
+    field.buckets[first].put(key, b"garbage")
+    field.buckets[second].put(key, right)
+    assert field.record(0) == record
+
+
 def test_another_text_is_told_in_one_line(field):
     field.round()
     newcomer = field.start_peer("ben", fresh=True)
