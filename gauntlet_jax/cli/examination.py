@@ -107,7 +107,9 @@ def _config(own: Config | None, terms: Mapping[str, Any]) -> _Read:
     """The run's config: the given one, which must be that of the terms, or else the terms'."""
     try:
         if own is None:
-            return _Read(config_of(terms), None)
+            config = config_of(terms)
+            check_name(config.name)  # of a folder too
+            return _Read(config, None)
         check_terms(own, terms)
     except ValueError as error:
         return _Read(own, Finding("FAIL", "config", one_line(error)))
