@@ -6,6 +6,7 @@ usage() {
   cat <<'TEXT'
 usage: launch/s3_server.sh start DIR [PORT]           starts the server on http://127.0.0.1:PORT (7480)
        launch/s3_server.sh user DIR NAME ACCESS SECRET    makes a user, or leaves the one that is there
+       launch/s3_server.sh bucket DIR BUCKET ACCESS SECRET  makes a bucket of that user's, which everybody may read
        launch/s3_server.sh stop DIR                   stops it and forgets everything
        --dry-run before the verb prints what would be done
 
@@ -25,7 +26,11 @@ fail() {
 
 is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-alive() { [ -f "$dir/run/$1.pid" ] && kill -0 "$(cat "$dir/run/$1.pid")" 2>/dev/null; }
+alive() { # NAME; a process that has its number since, but not its name, is another's
+  local program=ceph-$1
+  [ "$1" = rgw ] && program=radosgw
+  [ -f "$dir/run/$1.pid" ] && [ "$(cat "/proc/$(cat "$dir/run/$1.pid")/comm" 2>/dev/null)" = "$program" ]
+}
 
 need() {
   for program in ceph-mon ceph-osd radosgw radosgw-admin monmaptool ceph; do
@@ -155,6 +160,25 @@ user() {
     fail "the user $name could not be made"
 }
 
+signed() { # METHOD PATH BODY ACCESS SECRET; the secret goes through a pipe, since command lines are public
+  if [ -n "$dry" ]; then echo "$1 $2 $3"; return; fi
+  printf 'user = "%s:%s"\n' "$4" "$5" |
+    curl --config - --fail --silent --show-error --output /dev/null --aws-sigv4 aws:amz:us-east-1:s3 \
+      --request "$1" --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --data-binary "$3" "$2"
+}
+
+bucket() {
+  local name=$1 access=$2 secret=$3 port at
+  port=$(sed -n 's/^rgw_frontends = .*:\([0-9]*\) .*/\1/p' "$dir/ceph.conf" 2>/dev/null || true)
+  [ -n "$port$dry" ] || fail "no server has been started in $dir"
+  at="http://127.0.0.1:${port:-7480}/$name"
+  signed PUT "$at" "" "$access" "$secret" || fail "the bucket $name could not be made"
+  # Who may not list is told 403 instead of 404 of what is not there.
+  signed PUT "$at?policy=" '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*",'\
+'"Action":["s3:GetObject","s3:ListBucket"],"Resource":["arn:aws:s3:::'"$name"'","arn:aws:s3:::'"$name"'/*"]}]}' \
+    "$access" "$secret" || fail "the bucket $name could not be opened to readers"
+}
+
 stop() {
   for name in rgw osd mon; do
     if alive "$name"; then run kill -KILL "$(cat "$dir/run/$name.pid")" || true; fi
@@ -167,7 +191,7 @@ dry=""
 if [ "${1:-}" = --dry-run ]; then dry=yes; shift; fi
 case "${1:-}" in
   -h | --help) usage; exit 0 ;;
-  start | stop | user) verb=$1; shift ;;
+  start | stop | user | bucket) verb=$1; shift ;;
   *) usage >&2; exit 2 ;;
 esac
 [ $# -ge 1 ] || { usage >&2; exit 2; }
@@ -175,5 +199,5 @@ dir=$1
 shift
 [ -n "$dry" ] || mkdir -p "$dir"
 dir=$(realpath -m "$dir")
-[ "$verb" = user ] && [ $# -ne 3 ] && { usage >&2; exit 2; }
+case "$verb" in user | bucket) [ $# -eq 3 ] || { usage >&2; exit 2; } ;; esac
 "$verb" "$@"

@@ -56,6 +56,14 @@ class S3Server:
                 client.put_bucket_policy(Bucket=account.bucket, Policy=policy)
         return account
 
+    def make_bucket(self, account: Account) -> None:
+        """The account's bucket as the script makes it."""
+        self._script("bucket", str(self.folder), account.bucket, account.access_key, account.secret_key)
+
+    def stop(self) -> None:
+        """Stops the server before its time."""
+        self._script("stop", str(self.folder))
+
     def client(self, account: Account):
         """The account's own client, with all its rights."""
         return botocore.session.Session().create_client(

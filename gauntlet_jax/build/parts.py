@@ -13,7 +13,7 @@ from gauntlet_jax.compression import Aggregator, Compressor
 from gauntlet_jax.config import Config, slots_of
 from gauntlet_jax.nodes.peer import PeerSteps
 from gauntlet_jax.nodes.stopwatch import Step, Stopwatch
-from gauntlet_jax.nodes.validator import BUILT_IN_SCORES, ValidatorSteps
+from gauntlet_jax.nodes.validator import BUILT_IN_SCORES, Validator, ValidatorSteps
 from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
 from gauntlet_jax.training.assignment import Assignment
 from gauntlet_jax.training.corpus import Corpus, load_corpus
@@ -221,3 +221,33 @@ class Steps:
             steps=settings.inner_steps,
         )
         return inner._replace(run=self.stopwatch.step("train", inner.run))
+
+
+def make_validator(
+    name: str,
+    config: Config,
+    task: Task,
+    data: Data,
+    steps: Steps,
+    *,
+    readers: int = 1,
+    wait_seconds: float | None = None,
+) -> Validator:
+    """A validator of a run, who knows no peer yet; the last two arguments are those of ``Inspector``."""
+    return Validator(
+        name,
+        slots=slots_of(config),
+        rules=config.validator,
+        rewards=config.rewards,
+        steps=steps.validator,
+        fmt=task.compressor.format,
+        schema=steps.schema,
+        assignment=data.assignment,
+        batch=config.data.batch,
+        batch_of=data.batch_of,
+        peer_score=config.peer_score,
+        stopwatch=steps.stopwatch,
+        aggregate_for_scores=config.scores_read_aggregate,
+        readers=readers,
+        wait_seconds=wait_seconds,
+    )

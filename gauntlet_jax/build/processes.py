@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gauntlet_jax.build.parts import Data, Steps, Task, make_task, read_corpus
+from gauntlet_jax.build.parts import Data, Steps, Task, make_task, make_validator, read_corpus
 from gauntlet_jax.config import Config, behaviors_of, check, slots_of
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.beacon import LedgerBeacon, SeededBeacon
@@ -17,7 +17,6 @@ from gauntlet_jax.nodes.public_view import artifacts_of
 from gauntlet_jax.nodes.replica import Replica, ReplicaSteps
 from gauntlet_jax.nodes.shared_run import RunRules, SharedRun
 from gauntlet_jax.nodes.stopwatch import compile_all
-from gauntlet_jax.nodes.validator import Validator
 from gauntlet_jax.nodes.validator_process import Publishing, ValidatorProcess
 from gauntlet_jax.rewards.ledger import SharedLedger
 from gauntlet_jax.storage.bucket import Bucket, MemoryBucket, ReadableBucket
@@ -150,20 +149,12 @@ def build_validator(config: Config, node: Node, found: Surroundings) -> Validato
     """A validator that is compiled, registered and ready for its first round; arguments and errors as for a peer."""
     parts = _parts(config, found, peer=False)
     data, steps = parts.data, parts.steps
-    validator = Validator(
+    validator = make_validator(
         node.name,
-        slots=slots_of(config),
-        rules=config.validator,
-        rewards=config.rewards,
-        steps=steps.validator,
-        fmt=parts.task.compressor.format,
-        schema=steps.schema,
-        assignment=data.assignment,
-        batch=config.data.batch,
-        batch_of=data.batch_of,
-        peer_score=config.peer_score,
-        stopwatch=steps.stopwatch,
-        aggregate_for_scores=config.scores_read_aggregate,
+        config,
+        parts.task,
+        data,
+        steps,
         readers=_READERS,
         wait_seconds=(config.times.seconds - config.times.closes) / 2,
     )

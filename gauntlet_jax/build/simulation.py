@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from gauntlet_jax import compression
-from gauntlet_jax.build.parts import Data, Steps, Task, make_task, read_corpus
-from gauntlet_jax.config import Config, behaviors_of, check, slots_of
+from gauntlet_jax.build.parts import Data, Steps, Task, make_task, make_validator, read_corpus
+from gauntlet_jax.config import Config, behaviors_of, check
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.beacon import SeededBeacon, derive
 from gauntlet_jax.nodes.clock import ManualClock
@@ -17,7 +17,6 @@ from gauntlet_jax.nodes.inspection import Member
 from gauntlet_jax.nodes.peer import Arrays, Peer
 from gauntlet_jax.nodes.public_view import artifacts_of
 from gauntlet_jax.nodes.simulation import Baseline, Heldout, Simulation
-from gauntlet_jax.nodes.validator import Validator
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
 from gauntlet_jax.storage.bucket import open_bucket
 from gauntlet_jax.storage.checkpoint import Checkpoints
@@ -52,21 +51,7 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
     clock = ManualClock()
     roots = {name: "memory://" if config.store == "memory" else _url(folder, name) for name in names}
     buckets = {name: open_bucket(url, clock=clock) for name, url in roots.items()}
-    validator = Validator(
-        config.validators[0].name,
-        slots=slots_of(config),
-        rules=config.validator,
-        rewards=config.rewards,
-        steps=steps.validator,
-        fmt=task.compressor.format,
-        schema=steps.schema,
-        assignment=data.assignment,
-        batch=config.data.batch,
-        batch_of=data.batch_of,
-        peer_score=config.peer_score,
-        stopwatch=steps.stopwatch,
-        aggregate_for_scores=config.scores_read_aggregate,
-    )
+    validator = make_validator(config.validators[0].name, config, task, data, steps)
     members = {
         name: Member(name, slot, buckets[name], identities[name].public_key)
         for slot, name in enumerate(names)

@@ -4,15 +4,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from gauntlet_jax.nodes.life import RETRY_SECONDS, Complaints, live
 from gauntlet_jax.nodes.peer import Contribution, Opening, Peer, artifact_key
 from gauntlet_jax.nodes.replica import Replica
 from gauntlet_jax.nodes.shared_run import POLL_SECONDS, SharedRun
-from gauntlet_jax.rewards.ledger import LedgerRefused, RunStatus
+from gauntlet_jax.rewards.ledger import RunStatus
 from gauntlet_jax.storage.bucket import Bucket
 from gauntlet_jax.storage.checkpoint import Checkpoints
-from gauntlet_jax.storage.digest import params_digest
-
-_RETRY_SECONDS = 1.0
 
 
 class PeerProcess:
@@ -50,7 +48,7 @@ class PeerProcess:
         self._checkpoints = checkpoints
         self._artifacts_kept = artifacts_kept
         self._handled = -1
-        self._trouble = ""
+        self._complaints = Complaints(run.say)
 
     def restore(self) -> None:
         """Takes up its own newest checkpoint, if there is one."""
@@ -69,19 +67,10 @@ class PeerProcess:
         Raises:
           ValueError: this node cannot take part in the run at all.
         """
-        while not stop.is_set():
-            try:
-                status = self._run.ledger.status()
-                if status.round is not None and status.round >= self._run.rules.rounds:
-                    self._run.catch_up(self._replica, self._run.rules.rounds, stop=stop)
-                    self._run.say(f"the run is over, parameters {params_digest(self._replica.params)}")
-                    break
-                self._turn(status, stop)
-                self._trouble = ""
-            except (OSError, LedgerRefused) as error:
-                self._report(str(error))
-                stop.wait(_RETRY_SECONDS)
-        self.save()
+        try:
+            live(self._run, self._replica, self._turn, stop, self._complaints)
+        finally:
+            self.save()
 
     def close(self) -> None:
         """Lets go of its files."""
@@ -94,9 +83,7 @@ class PeerProcess:
             self._checkpoints.save(self._replica.round, self._arrays(), {})
 
     def _turn(self, status: RunStatus, stop: threading.Event) -> None:
-        if status.round is None:
-            stop.wait(POLL_SECONDS)
-            return
+        assert status.round is not None
         before = self._replica.round
         self._run.catch_up(self._replica, status.round, stop=stop)
         if (
@@ -105,6 +92,8 @@ class PeerProcess:
         ):
             # Before the round's training, so that what is stored belongs together.
             self.save()
+        if self._replica.round >= self._run.rules.rounds:
+            return
         if self._handled >= status.round or self._replica.round > status.round or stop.is_set():
             stop.wait(POLL_SECONDS)
             return
@@ -144,16 +133,10 @@ class PeerProcess:
                 put()
                 return
             except OSError as error:
-                if stop.is_set() or self._run.ledger.now() + _RETRY_SECONDS >= until:
+                if stop.is_set() or self._run.ledger.now() + RETRY_SECONDS >= until:
                     raise
-                self._report(str(error))
-                stop.wait(_RETRY_SECONDS)
-
-    def _report(self, trouble: str) -> None:
-        """Says a trouble once, not at every try."""
-        if trouble != self._trouble:
-            self._run.say(f"{trouble}; trying again")
-            self._trouble = trouble
+                self._complaints.about(error)
+                stop.wait(RETRY_SECONDS)
 
     def _arrays(self) -> dict[str, Any]:
         return {"params": self._replica.params, "peer": self._peer.state}

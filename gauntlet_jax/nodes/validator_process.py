@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gauntlet_jax.nodes.life import Complaints, live
 from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.published_record import PublishedRecord, publish, read_published, record_key
 from gauntlet_jax.nodes.record import PeerRecord, RoundRecord
@@ -28,7 +29,6 @@ from gauntlet_jax.storage.publication import signs_of, write_checkpoint, write_u
 from gauntlet_jax.storage.signed_json import BadDocument
 from gauntlet_jax.types import Params
 
-_RETRY_SECONDS = 1.0
 _FAULTS = ("early", "late", "malformed", "uncommitted", "out_of_sync")
 """Refusals that every honest reader of an artifact must come to; the others depend on what else could be read."""
 
@@ -94,7 +94,7 @@ class ValidatorProcess:
         self._own: PublishedRecord | None = None
         self._before: tuple[Opening, set[str]] | None = None
         self._examined: set[str] = set()
-        self._trouble = ""
+        self._complaints = Complaints(run.say)
 
     def restore(self) -> None:
         """Takes up its journal, if there is one.
@@ -124,25 +124,13 @@ class ValidatorProcess:
         Raises:
           ValueError: this node cannot take part in the run at all.
         """
-        while not stop.is_set():
-            try:
-                status = self._run.ledger.status()
-                self._turn(status, stop)
-                if status.round is not None and status.round >= self._run.rules.rounds:
-                    self._run.say(f"the run is over, parameters {params_digest(self._replica.params)}")
-                    return
-                self._trouble = ""
-            except (OSError, LedgerRefused) as error:
-                self._report(str(error))
-                stop.wait(_RETRY_SECONDS)
+        live(self._run, self._replica, self._turn, stop, self._complaints)
 
     def close(self) -> None:
         """Lets go of nothing: its journal is closed after every round."""
 
     def _turn(self, status: RunStatus, stop: threading.Event) -> None:
-        if status.round is None:
-            stop.wait(POLL_SECONDS)
-            return
+        assert status.round is not None
         self._run.catch_up(self._replica, status.round, stop=stop, followed=self._followed)
         if status.round >= self._run.rules.rounds or stop.is_set():
             return
@@ -244,7 +232,7 @@ class ValidatorProcess:
                 record.reserve,
             )
         except LedgerRefused as refused:
-            self._report(f"round {record.round}: the ledger did not take the record: {refused}")
+            self._complaints.about(f"round {record.round}: the ledger did not take the record: {refused}")
         else:
             self._run.say(f"round {record.round}: posted")
 
@@ -253,7 +241,7 @@ class ValidatorProcess:
         try:
             fault = self._fault(posting)
         except NoRecord as error:
-            self._report(
+            self._complaints.about(
                 str(error)
             )  # it may still come, and what stays away cannot become anybody's parameters
             return
@@ -264,7 +252,7 @@ class ValidatorProcess:
         try:
             self._run.ledger.reject_record(posting.round, posting.digest)
         except LedgerRefused as refused:
-            self._report(f"round {posting.round}: the ledger did not take the rejection: {refused}")
+            self._complaints.about(f"round {posting.round}: the ledger did not take the rejection: {refused}")
 
     def _fault(self, posting: Posting) -> str | None:
         """What is wrong with a posted record, as one clause; None if nothing is."""
@@ -307,12 +295,6 @@ class ValidatorProcess:
             outdated = round - publishing.checkpoints_kept * every
             if outdated > 0:
                 publishing.bucket.delete_prefix(f"checkpoints/{outdated:08d}/")
-
-    def _report(self, trouble: str) -> None:
-        """Says a trouble once, not at every try."""
-        if trouble != self._trouble:
-            self._run.say(f"{trouble}; trying again")
-            self._trouble = trouble
 
 
 def _disagreement(theirs: PeerRecord, own: PeerRecord | None) -> str | None:

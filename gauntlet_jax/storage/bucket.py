@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -279,6 +279,27 @@ class FolderBucket(_KvStoreBucket):
                 return Object(file.read(head.size), head)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(f"{self._where}: no object {key!r}") from error
+
+    def list(self, prefix: str, *, limit: int) -> list[str]:
+        """Keys that begin with ``prefix``, sorted, the first ``limit`` of them; folders behind these are not looked into."""
+        folder, slash, _ = prefix.rpartition("/")
+        try:
+            found = self._keys(folder + slash) if not folder or check_key(folder) else ()
+            return [*itertools.islice((key for key in found if key.startswith(prefix)), limit)]
+        except OSError as error:
+            raise storage_failure(error, f"{self._where}: the objects cannot be listed") from error
+
+    def _keys(self, folder: str) -> Iterator[str]:
+        """Keys below a folder ("" or ending in a slash) in order, each folder read when its turn comes."""
+        try:
+            with os.scandir(self._folder / folder) as entries:
+                # A folder stands where its keys do: behind its name there comes a slash.
+                names = sorted(f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name for e in entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in names:
+            if folder or name != f"{_STAGING}/":
+                yield from self._keys(folder + name) if name.endswith("/") else (folder + name,)
 
     def _head_of(self, found: os.stat_result) -> Head | None:
         if not stat.S_ISREG(found.st_mode):

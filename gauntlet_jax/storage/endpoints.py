@@ -10,9 +10,10 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -20,11 +21,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import httpcore
 
 MAX_ADDRESS = 512
-_RESOLVERS = 8
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]{2,45}\]")
 _PREFIX = re.compile(r"([A-Za-z0-9_=-][A-Za-z0-9._=-]*/)*[A-Za-z0-9_=-][A-Za-z0-9._=-]*|")
 _KEY = re.compile(r"[!-~]{1,256}")
+_MOST_QUESTIONS = 64
 _OPTIONS = {"endpoint", "region", "access_key", "secret_key"}
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 # Special by IANA's registries, though the standard library takes them for global.
@@ -172,9 +173,8 @@ class CheckedNetwork(httpcore.NetworkBackend):
         """
         self._policy = policy
         self._seconds = seconds
-        self._resolve = resolve
+        self._names = _Names(resolve)
         self._sockets = httpcore.SyncBackend()
-        self._resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")
 
     def connect_tcp(
         self,
@@ -186,16 +186,7 @@ class CheckedNetwork(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Connects to the first address of a host that answers, all of them being public."""
         until = None if timeout is None else time.monotonic() + timeout
-        # Resolving has no timeout of its own, and its name server may be the stranger's.
-        resolving = self._resolvers.submit(self._resolve, host, port, type=socket.SOCK_STREAM)
-        try:
-            found = resolving.result(timeout)
-        except TimeoutError as error:
-            resolving.cancel()
-            raise httpcore.ConnectTimeout("its name is not resolved in time") from error
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError("its name cannot be resolved") from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = self._names.addresses(host, port, timeout)
         if not addresses:
             raise httpcore.ConnectError("its name has no address")
         if not self._policy.allows(host, port) and not all(map(is_public, addresses)):
@@ -223,6 +214,44 @@ class CheckedNetwork(httpcore.NetworkBackend):
         time.sleep(seconds)
 
 
+class _Names:
+    """Addresses of names, within a time: a stranger's name server may take minutes, and the system's call cannot be ended."""
+
+    def __init__(self, resolve: Callable[..., list[Any]]) -> None:
+        self._resolve = resolve
+        self._asked: dict[tuple[str, int], Future[list[str]]] = {}
+        self._lock = threading.Lock()
+
+    def addresses(self, host: str, port: int, timeout: float | None) -> list[str]:
+        with self._lock:
+            # Who asks again while the first question is open waits for its answer, so one slow name holds one thread.
+            answer = self._asked.get((host, port))
+            if answer is None:
+                if len(self._asked) >= _MOST_QUESTIONS:
+                    raise httpcore.ConnectTimeout("too many names are being resolved")
+                answer = self._asked[host, port] = Future()
+                # Not one that the process would wait for at its end.
+                threading.Thread(target=self._ask, args=(host, port, answer), daemon=True).start()
+        try:
+            return answer.result(timeout)
+        except TimeoutError as error:
+            if not answer.done():
+                raise httpcore.ConnectTimeout("its name is not resolved in time") from error
+            raise httpcore.ConnectError("its name cannot be resolved") from error
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError("its name cannot be resolved") from error
+
+    def _ask(self, host: str, port: int, answer: Future[list[str]]) -> None:
+        try:
+            found = self._resolve(host, port, type=socket.SOCK_STREAM)
+            answer.set_result(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        except (OSError, UnicodeError) as error:
+            answer.set_exception(error)
+        finally:
+            with self._lock:
+                del self._asked[host, port]
+
+
 class _Deadlined(httpcore.NetworkStream):
     """A connection whose every answer must be complete in time: one byte now and then would keep within other timeouts."""
 
@@ -238,7 +267,8 @@ class _Deadlined(httpcore.NetworkStream):
         return self._stream.read(max_bytes, left if timeout is None else min(left, timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._until = time.monotonic() + self._seconds
+        # What is left to a request when it is sent is left to its answer.
+        self._until = time.monotonic() + (self._seconds if timeout is None else min(timeout, self._seconds))
         self._stream.write(buffer, timeout)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import datetime
 import os
 import re
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -66,10 +67,11 @@ def open_own_bucket(url: str, credentials: Credentials | None) -> Bucket:
 
     Args:
       url: ``file:///absolute/folder``, ``s3://bucket/prefix?endpoint=https://HOST&region=REGION`` or ``gs://bucket/prefix``.
-      credentials: for s3://; None leaves it to the process's environment, as the storage libraries read it.
+      credentials: needed for s3://; file:// and gs:// take None, gs:// finds its own where Google's libraries look for them.
 
     Raises:
       ValueError: the URL is of no such kind.
+      BucketUnavailable: there are no credentials to write with.
       OSError: the folder cannot be made.
     """
     try:
@@ -85,6 +87,12 @@ def open_own_bucket(url: str, credentials: Credentials | None) -> Bucket:
         raise ValueError("a bucket's URL holds no keys: credentials to write come from the environment")
     if address.scheme == "file":
         return FolderBucket(address.folder, None)
+    if address.scheme == "s3" and credentials is None:
+        # The libraries would go and ask the machine's metadata service.
+        raise BucketUnavailable(
+            f"bucket s3://{address.bucket} at {address.endpoint}: no credentials to write there;"
+            " set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     return StoreBucket(address, credentials)
 
 
@@ -122,30 +130,27 @@ class StoreBucket:
         """See ``open_own_bucket``."""
         self._where = f"bucket {address.scheme}://{address.bucket} at {address.endpoint}"
         self._prefix = f"{address.prefix}/" if address.prefix else ""
-        if address.scheme == "gs":
-            self._store: Any = GCSStore(address.bucket)
+        client: Any = {
+            "allow_http": address.endpoint.startswith("http://"),
+            "timeout": f"{_PUT_SECONDS:.0f}s",
+            "connect_timeout": "5s",
+        }
+        retry: Any = {"max_retries": 2, "retry_timeout": datetime.timedelta(seconds=_PUT_SECONDS)}
+        if credentials is None:
+            self._advice = "Google's application default credentials"
+            self._store: Any = GCSStore(address.bucket, client_options=client, retry_config=retry)
             spec: dict[str, Any] = {"driver": "gcs", "bucket": address.bucket, "path": self._prefix}
         else:
-            keys: dict[str, Any] = (
-                {}
-                if credentials is None
-                else {
-                    "access_key_id": credentials.access_key,
-                    "secret_access_key": credentials.secret_key,
-                }
-            )
+            self._advice = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             self._store = S3Store(
                 address.bucket,
                 endpoint=address.endpoint,
                 region=address.region,
                 virtual_hosted_style_request=False,
-                client_options={
-                    "allow_http": address.endpoint.startswith("http://"),
-                    "timeout": f"{_PUT_SECONDS:.0f}s",
-                    "connect_timeout": "5s",
-                },
-                retry_config={"max_retries": 2, "retry_timeout": datetime.timedelta(seconds=_PUT_SECONDS)},
-                **keys,
+                client_options=client,
+                retry_config=retry,
+                access_key_id=credentials.access_key,
+                secret_access_key=credentials.secret_key,
             )
             spec = {
                 "driver": "s3",
@@ -153,9 +158,7 @@ class StoreBucket:
                 "path": self._prefix,
                 "endpoint": address.endpoint,
                 "aws_region": address.region,
-                "aws_credentials": {"type": "environment"}
-                if credentials is None
-                else self._profile(credentials),
+                "aws_credentials": self._profile(credentials),
             }
         retries = {"s3_request_retries": _RETRIES} if address.scheme == "s3" else {}
         with self._failures():
@@ -212,20 +215,35 @@ class StoreBucket:
                 obstore.delete(self._store, [self._prefix + key for key in keys])
 
     def _profile(self, credentials: Credentials) -> dict[str, str]:
-        """tensorstore takes keys of a given pair from a file alone: one that nobody else can read, gone with this object."""
+        """tensorstore takes keys of a given pair from a file alone: one that nobody else can read, gone with this object.
+
+        Where the system has files in memory it is one of these, so that a node that is killed leaves no secret on a disk.
+        """
+        lines = f"[own]\naws_access_key_id={credentials.access_key}\naws_secret_access_key={credentials.secret_key}\n"
+        if sys.platform == "linux":
+            config, keys = (self._in_memory(text) for text in ("", lines))
+            return {"type": "profile", "profile": "own", "config_file": config, "credentials_file": keys}
         folder = Path(tempfile.mkdtemp(prefix="gauntlet-credentials-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        config, keys = folder / "config", folder / "credentials"
-        config.touch(0o600)
-        with os.fdopen(os.open(keys, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
-            file.write(f"[own]\naws_access_key_id={credentials.access_key}\n")
-            file.write(f"aws_secret_access_key={credentials.secret_key}\n")
+        for name, text in (("config", ""), ("credentials", lines)):
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(text)
         return {
             "type": "profile",
             "profile": "own",
-            "config_file": str(config),
-            "credentials_file": str(keys),
+            "config_file": str(folder / "config"),
+            "credentials_file": str(folder / "credentials"),
         }
+
+    def _in_memory(self, text: str) -> str:
+        """Path, for this process alone, of a file without a name."""
+        assert sys.platform == "linux"
+        descriptor = os.memfd_create("gauntlet-credentials")
+        weakref.finalize(self, os.close, descriptor)
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, text.encode("ascii"))
+        return f"/proc/self/fd/{descriptor}"
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -242,7 +260,7 @@ class StoreBucket:
                 raise FileNotFoundError(f"{self._where}: no such object") from None
             if _DENIED.search(text):
                 raise BucketUnavailable(
-                    f"{self._where} refuses these credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+                    f"{self._where} refuses these credentials: check {self._advice},"
                     " and that they may write there"
                 ) from None
             raise BucketUnavailable(

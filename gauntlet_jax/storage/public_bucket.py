@@ -10,8 +10,11 @@ import datetime
 import email.utils
 import os
 import stat
+import threading
 import time
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,6 +39,8 @@ _SIGNED_SECONDS = 600
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _NANOSECONDS = 1_000_000_000
 _LATEST_PLAUSIBLE = 2.0**40
+# A socket takes no time at all for not waiting.
+_LEAST_SECONDS = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +48,16 @@ class ReadLimits:
     """Bounds on what strangers' storage may cost.
 
     Attributes:
-      seconds: for one object, from the request to its last byte.
+      seconds: for one object, from the question to its last byte, waiting for a connection included.
       connect_seconds: of these, to be connected.
       connections: open at a time, over all buckets.
+      per_host: of these, to one HOST:PORT, so that a slow one leaves the others some.
     """
 
     seconds: float = 10.0
     connect_seconds: float = 3.0
     connections: int = 32
+    per_host: int = 16
 
 
 class PublicReader:
@@ -75,6 +82,7 @@ class PublicReader:
         self._policy = policy
         self._limits = limits
         self._now = now
+        self._hosts = weakref.WeakValueDictionary[str, threading.BoundedSemaphore]()
         self._pool = httpcore.ConnectionPool(
             ssl_context=tls(),
             max_connections=limits.connections,
@@ -92,7 +100,8 @@ class PublicReader:
         parsed = self._policy.check(address)
         if parsed.scheme == "file":
             return PublicFolder(parsed.folder)
-        return PublicBucket(parsed, self._pool, self._limits, self._now)
+        room = self._hosts.setdefault(parsed.endpoint, threading.BoundedSemaphore(self._limits.per_host))
+        return PublicBucket(parsed, self._pool, room, self._limits, self._now)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -103,11 +112,17 @@ class PublicBucket:
     """A stranger's bucket behind HTTP."""
 
     def __init__(
-        self, address: Address, pool: httpcore.ConnectionPool, limits: ReadLimits, now: Callable[[], float]
+        self,
+        address: Address,
+        pool: httpcore.ConnectionPool,
+        room: threading.BoundedSemaphore,
+        limits: ReadLimits,
+        now: Callable[[], float],
     ) -> None:
         """See ``PublicReader.open``."""
         self._address = address
         self._pool = pool
+        self._room = room
         self._limits = limits
         self._now = now
 
@@ -134,19 +149,17 @@ class PublicBucket:
 
     def _ask(self, method: str, key: str, max_bytes: int) -> tuple[Head | None, bytes]:
         until = self._now() + self._limits.seconds
-        timeouts = {
-            "connect": self._limits.connect_seconds,
-            "read": self._limits.seconds,
-            "write": self._limits.seconds,
-            "pool": self._limits.seconds,
-        }
+        url = self._url(method, check_key(key))
         try:
-            with self._pool.stream(
-                method,
-                self._url(method, check_key(key)),
-                headers={"Accept-Encoding": "identity", "User-Agent": "gauntlet_jax"},
-                extensions={"timeout": timeouts},
-            ) as response:
+            with (
+                self._turn(),
+                self._pool.stream(
+                    method,
+                    url,
+                    headers={"Accept-Encoding": "identity", "User-Agent": "gauntlet_jax"},
+                    extensions={"timeout": _Left(until, self._limits.connect_seconds, self._now)},
+                ) as response,
+            ):
                 if response.status in _MISSING:
                     return None, b""
                 head = _head_of(response, method)
@@ -175,12 +188,35 @@ class PublicBucket:
             raise BucketUnavailable("it sends less than it announced")
         return bytes(data)
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._room.acquire(timeout=self._limits.seconds):
+            raise httpcore.PoolTimeout("its host has all the connections that it may have")
+        try:
+            yield
+        finally:
+            self._room.release()
+
     def _url(self, method: str, key: str) -> str:
         address = self._address
         path = f"{address.prefix}/{key}" if address.prefix else key
         if address.access_key:
             return signed_url(address, method, path, datetime.datetime.now(datetime.UTC), _SIGNED_SECONDS)
         return f"{address.endpoint}/{address.bucket}/{quote(path)}"
+
+
+class _Left(dict[str, float]):
+    """Time left for a step of a request, worked out when the client begins the step: the steps share one deadline."""
+
+    def __init__(self, until: float, connect_seconds: float, now: Callable[[], float]) -> None:
+        super().__init__()
+        self._until = until
+        self._connect_seconds = connect_seconds
+        self._now = now
+
+    def get(self, key: str, default: object = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
+        left = max(self._until - self._now(), _LEAST_SECONDS)
+        return min(left, self._connect_seconds) if key == "connect" else left
 
 
 class PublicFolder:
@@ -268,8 +304,8 @@ def _head_of(response: httpcore.Response, method: str) -> Head:
         at = moment.timestamp()
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise BucketUnavailable("it does not say when the object came") from error
-    # Without a zone it would be another time on each reader's machine.
-    if moment.tzinfo is None or not 0 <= at < _LATEST_PLAUSIBLE:
+    # In the one form of HTTP's standard: what this parser reads into other forms, another reader may not.
+    if not 0 <= at < _LATEST_PLAUSIBLE or headers["last-modified"] != email.utils.formatdate(at, usegmt=True):
         raise BucketUnavailable("it does not say when the object came")
     return Head(at, int(length))
 

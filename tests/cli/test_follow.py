@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from cli import synthetic_run
+import synthetic_run
 from rich.console import Console
 from soak.fleet import Fleet, Home
 

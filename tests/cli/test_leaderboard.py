@@ -79,3 +79,31 @@ def test_losses_that_were_not_measured_are_left_out():
     bare = [dataclasses.replace(record, baseline_loss=None) for record in MADE[:3]]
     assert leaderboard.losses(bare) == [f"loss {bare[-1].heldout_loss:.3f}"]
     assert leaderboard.losses([dataclasses.replace(bare[0], heldout_loss=None)]) == []
+
+
+def test_behaviors_that_nobody_declares_take_no_column():
+    made = synthetic_run.records(rounds=2)
+    unknown = [
+        dataclasses.replace(
+            record, peers=tuple(dataclasses.replace(peer, behavior="unknown") for peer in record.peers)
+        )
+        for record in made
+    ]
+    assert "behavior" in leaderboard.plain_table(made)
+    plain = leaderboard.plain_table(unknown)
+    assert "behavior" not in plain and "unknown" not in plain
+    # The name has the room: every other column stays where it was.
+    for before, after in zip(leaderboard.plain_table(made).splitlines(), plain.splitlines(), strict=True):
+        assert after[29:] == before[29:]
+    assert len(leaderboard.live_table(made).columns) == len(leaderboard.live_table(unknown).columns) + 1
+
+
+def test_before_the_first_round_there_is_no_table_and_no_line():
+    for terminal in (False, True):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=110, _environ={})
+        with leaderboard.Display(console, 12, 0) as display:
+            display.update([])
+            display.note("the run waits for ada")
+        assert "LossRating" not in out.getvalue()
+        assert ("the run waits for ada" in out.getvalue()) == terminal

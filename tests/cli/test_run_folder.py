@@ -6,6 +6,7 @@ import synthetic_run
 
 from gauntlet_jax.cli import run_folder
 from gauntlet_jax.cli.run_folder import UsageError
+from gauntlet_jax.nodes.record import to_json
 
 MADE = synthetic_run.records(rounds=3)
 
@@ -138,6 +139,22 @@ def test_rounds_are_cut_to_the_checkpoint_and_a_torn_line_is_dropped(tmp_path):
     assert run_folder.read_run(tmp_path).records == tuple(MADE[:2])
     with pytest.raises(UsageError, match="2 sound records in order, but the checkpoint is at round 3"):
         run_folder.keep_rounds(path, 3)
+
+
+def test_without_a_number_all_sound_rounds_in_order_are_kept(tmp_path):
+    path = tmp_path / "rounds.jsonl"
+    assert run_folder.keep_rounds(path, None) == []
+    lines = [to_json(record) for record in MADE]
+    for text, kept in (
+        ("\n".join(lines) + "\n", 3),
+        ("\n".join([*lines[:2], lines[2][:-9]]), 2),
+        ("\n".join([lines[0], lines[2]]), 1),
+        ("\n".join([lines[0], lines[0]]), 1),
+        ("\n".join(lines[1:]), 0),
+    ):
+        path.write_text(text)
+        assert run_folder.keep_rounds(path, None) == MADE[:kept]
+        assert path.read_text() == "".join(line + "\n" for line in lines[:kept])
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
+import contextlib
 import errno
 import os
+import tempfile
 import threading
 import time
 
@@ -108,6 +110,50 @@ def test_list_is_sorted_and_limited(bucket):
     assert bucket.list("b/1", limit=10) == ["b/1", "b/10/x"]
     assert bucket.list("", limit=2) == ["a", "b/1"]
     assert bucket.list("z", limit=2) == []
+
+
+@given(
+    st.sets(st.from_regex(r"[ab.=_-]{1,3}(/[ab.=_-]{1,2}){0,2}", fullmatch=True), max_size=12),
+    st.sampled_from(["", "a", "a/", "a/b", "ab", "a.", "a/b/", "b-"]),
+    st.integers(0, 5),
+)
+def test_both_kinds_list_alike(keys, prefix, limit):
+    with tempfile.TemporaryDirectory() as folder:
+        memory, file = (
+            open_bucket("memory://", clock=lambda: 0.0),
+            open_bucket(f"file://{folder}", clock=lambda: 0.0),
+        )
+        put = []
+        for key in sorted(keys):
+            # In a folder a key cannot be the beginning of another one's path.
+            if not any(other.startswith(f"{key}/") for other in keys):
+                with contextlib.suppress(ValueError):
+                    file.put(key, b"")
+                    memory.put(key, b"")
+                    put.append(key)
+        expected = sorted(key for key in put if key.startswith(prefix))[:limit]
+        assert memory.list(prefix, limit=limit) == file.list(prefix, limit=limit) == expected
+
+
+def test_a_limited_list_of_a_folder_looks_no_further_than_it_must(tmp_path, clock, monkeypatch):
+    bucket = open_bucket(tmp_path.as_uri(), clock=clock)
+    for number in range(20):
+        bucket.put(f"rounds/{number:02}/manifest", b"")
+    looked, scan = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looked.append(path) or scan(path))
+    assert bucket.list("rounds/", limit=2) == ["rounds/00/manifest", "rounds/01/manifest"]
+    assert len(looked) <= 4
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path, clock, monkeypatch):
+    bucket = open_bucket(tmp_path.as_uri(), clock=clock)
+
+    def refused(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(OSError, match="the objects cannot be listed: Permission denied"):
+        bucket.list("", limit=1)
 
 
 def test_delete_prefix(bucket):

@@ -274,6 +274,65 @@ def test_an_exception_is_for_one_host_and_port():
             network(Resolver(["127.0.0.1"]), Sockets(), "h.example:9000").connect_tcp(host, port, 1.0)
 
 
+def slow_for(name, release):
+    """A resolver that does not come back with one name before it is released."""
+    asked = []
+
+    def resolve(host, port, **_):
+        asked.append(host)
+        if host == name:
+            release.wait(10)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", port))]
+
+    return resolve, asked
+
+
+def test_a_name_that_is_resolved_too_late_holds_up_nobody():
+    release = threading.Event()
+    resolve, asked = slow_for("slow.example", release)
+    checked = network(resolve, Sockets())
+    try:
+        started = time.monotonic()
+        for _ in range(10):
+            with pytest.raises(httpcore.ConnectTimeout, match="not resolved in time"):
+                checked.connect_tcp("slow.example", 443, 0.02)
+        assert time.monotonic() - started < 1.0
+        checked.connect_tcp("honest.example", 443, 0.5)
+        # However often one is asked for: one question, one thread.
+        assert asked == ["slow.example", "honest.example"]
+    finally:
+        release.set()
+
+
+def test_names_that_are_being_resolved_are_bounded():
+    release = threading.Event()
+
+    def resolve(*_, **__):
+        release.wait(10)
+        return []
+
+    checked = network(resolve, Sockets())
+    try:
+        before = threading.active_count()
+        for number in range(80):
+            with pytest.raises(httpcore.ConnectTimeout):
+                checked.connect_tcp(f"h{number}.example", 443, 0.001)
+        assert threading.active_count() - before <= 64
+        with pytest.raises(httpcore.ConnectTimeout, match="too many names"):
+            checked.connect_tcp("another.example", 443, 0.5)
+    finally:
+        release.set()
+
+
+def test_a_name_is_asked_for_anew_when_its_answer_has_come():
+    resolver, sockets = Resolver(["8.8.8.8"], ["9.9.9.9"]), Sockets()
+    checked = network(resolver, sockets)
+    for _ in range(2):
+        checked.connect_tcp("h.example", 443, 1.0)
+        time.sleep(0.05)
+    assert [host for host, _, _ in sockets.went] == ["8.8.8.8", "9.9.9.9"]
+
+
 def test_a_name_without_an_address():
     def unknown(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")

@@ -5,9 +5,11 @@ import gc
 import os
 import socket
 import stat
+import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,17 +121,48 @@ def test_keys_are_words(wrong):
         assert SECRET not in text_of(caught.value)
 
 
-def test_the_file_of_the_keys_is_its_owners_alone_and_goes_with_the_bucket():
+def test_without_credentials_no_store_is_opened_and_nobody_is_asked_for_any(monkeypatch):
+    """The storage libraries would ask the machine's metadata service."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKENVIRONMENT")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with pytest.raises(
+        BucketUnavailable, match="no credentials to write there; set AWS_ACCESS_KEY_ID"
+    ) as caught:
+        open_own_bucket("s3://bucket/run?endpoint=http://127.0.0.1:1", None)
+    assert "\n" not in str(caught.value) and SECRET not in text_of(caught.value)
+
+
+def test_who_is_refused_is_told_which_credentials_to_check(monkeypatch):
+    for url, keys, advice in (("s3://bucket", KEYS, "AWS_ACCESS_KEY_ID"), ("gs://bucket", None, "Google's")):
+        bucket = open_own_bucket(url, keys)
+        assert isinstance(bucket, StoreBucket)
+        with (
+            pytest.raises(BucketUnavailable, match=f"refuses these credentials: check {advice}"),
+            bucket._failures(),
+        ):
+            raise OSError("status 403")
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_the_file_of_the_keys_is_its_owners_alone_and_goes_with_the_bucket(system, monkeypatch):
+    monkeypatch.setattr(sys, "platform", system)
     bucket = open_own_bucket("s3://bucket?endpoint=http://127.0.0.1:1", KEYS)
+    assert isinstance(bucket, StoreBucket)
     profile = bucket._profile(KEYS)
     keys = Path(profile["credentials_file"])
     assert SECRET in keys.read_text()
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
-    assert stat.S_IMODE(keys.parent.stat().st_mode) == 0o700
     assert keys.stat().st_uid == os.getuid()
+    where = os.readlink(keys) if system == "linux" else str(keys.parent)
+    if system == "linux":
+        # A file without a name: nothing is left of it when the process is killed.
+        assert where.startswith("/memfd:") and keys.stat().st_nlink == 0
+    else:
+        assert stat.S_IMODE(keys.parent.stat().st_mode) == 0o700
     del bucket
     gc.collect()
-    assert not keys.parent.exists()
+    assert not keys.exists() or os.readlink(keys) != where
+    assert system == "linux" or not keys.parent.exists()
 
 
 @contextlib.contextmanager
@@ -188,7 +221,7 @@ def answering(status, body):
 def test_what_a_provider_says_becomes_one_line_of_ours(status, body, clause):
     with answering(status, body) as port:
         bucket = open_own_bucket(f"s3://bucket?endpoint=http://127.0.0.1:{port}&region=us-east-1", KEYS)
-        uses = [lambda: bucket.list("a", limit=1)]
+        uses: list[Callable[[], object]] = [lambda: bucket.list("a", limit=1)]
         if not status.startswith("200"):
             uses.append(lambda: bucket.put("a", b"x"))
         for use in uses:

@@ -130,6 +130,52 @@ def test_what_is_wrong_is_one_line_without_the_secret(server, ada, what):
         assert ada.secret_key not in repr(error.value) and ada.secret_key not in repr(bucket)
 
 
+def test_without_credentials_one_line_says_so(server, ada):
+    with pytest.raises(
+        BucketUnavailable, match="no credentials to write there; set AWS_ACCESS_KEY_ID"
+    ) as error:
+        open_own_bucket(server.url(ada), None)
+    assert "\n" not in str(error.value)
+
+
+def test_who_has_keys_to_read_alone_cannot_write(server, reader, ada):
+    """A reader with a user of its own, who owns nothing: the keys that a node publishes."""
+    visitor = server.account("visitor", bucket=False)
+    open_own_bucket(server.url(ada), keys_of(ada)).put("x/z", b"for all")
+    published = reader.open(publish(server.url(ada), keys_of(visitor)))
+    assert published.get("x/z", max_bytes=10).data == b"for all"
+    with pytest.raises(BucketUnavailable, match="refuses these credentials"):
+        open_own_bucket(server.url(ada), keys_of(visitor)).put("x/z", b"changed")
+    assert published.get("x/z", max_bytes=10).data == b"for all"
+
+
+def test_the_script_makes_a_bucket_that_everybody_reads(server, reader):
+    eve = server.account("eve", bucket=False)
+    for _ in range(2):
+        server.make_bucket(eve)
+    open_own_bucket(server.url(eve), keys_of(eve)).put("x", b"1")
+    anonymous = reader.open(publish(server.url(eve), None))
+    assert anonymous.get("x", max_bytes=1).data == b"1" and anonymous.head("none") is None
+
+
+def test_a_server_that_was_stopped_gets_one_line_in_time():
+    with s3_server() as short:
+        account = short.account("ada")
+        bucket = open_own_bucket(short.url(account), keys_of(account))
+        bucket.put("x", b"1")
+        short.stop()
+        for use in (
+            lambda: bucket.put("x", b"2"),
+            lambda: bucket.head("x"),
+            lambda: bucket.list("", limit=1),
+        ):
+            started = time.monotonic()
+            with pytest.raises(BucketUnavailable, match="does not answer; check the endpoint") as error:
+                use()
+            assert time.monotonic() - started < 20
+            assert "\n" not in str(error.value) and account.secret_key not in str(error.value)
+
+
 def test_a_change_after_the_close_shows(server, reader, ada):
     identity = Identity(bytes(32))
     arrays = {"indices": np.arange(9, dtype=np.uint8), "tables": np.ones(3, np.float32)}
