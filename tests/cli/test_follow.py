@@ -342,6 +342,9 @@ def test_another_runs_records_are_not_mixed_with_this_ones(made_up):
         watch(made_up, Polls(), records=other)
     with pytest.raises(UsageError, match="another run of the same config"):
         watch(made_up, Polls(), records=synthetic_run.records(3, seed=1))
+    made_up.down = 2  # a complete folder is not believed before it was compared
+    with pytest.raises(UsageError, match="another run of the same config"):
+        watch(made_up, Polls(), records=synthetic_run.records(3, seed=1))
     made_up.final = 1
     with pytest.raises(UsageError, match="another run of the same config"):
         watch(made_up, Polls(), records=made_up.records[:2])
@@ -372,6 +375,16 @@ def test_a_terminal_sees_the_table_and_what_happens(made_up):
     printed, _, _ = watch(made_up, Polls(most=3), terminal=True)
     assert "LossRating" in printed
     assert "round 1: peers train and upload, 2 s until their time is up" in printed
+
+
+def test_what_a_terminal_shows_below_the_bar_it_is_not_told_above(made_up):
+    made_up.final = 0
+    made_up.status = lambda: RunStatus(10.0, None, None, None, (), ("P1",))
+    printed, _, _ = watch(made_up, Polls(), terminal=True)
+    assert "\x1b[2mthe run waits for P1" in printed
+    assert re.search(r"(?<!\x1b\[2m)the run waits", printed) is None
+    printed, _, _ = watch(made_up, Polls())
+    assert printed == "the run waits for P1\n"
 
 
 TIMES = RoundTimes(seconds=12, opens=4, closes=8)
