@@ -31,8 +31,9 @@ def get_config() -> Config:
         baseline="none",
         commit_reveal=True,
         beacon="ledger",
-        # Whole seconds and windows of at least 3, which object stores need. Judging takes from 8 to about 9.
-        times=RoundTimes(seconds=12, commit_opens=0, commit_closes=4, opens=4, closes=8),
+        # Whole seconds and windows of at least 3, which object stores need. Between the windows validators look at the commits:
+        # what is not there by then has come later, whatever time its provider gives it. Judging takes from 9 to about 10.
+        times=RoundTimes(seconds=12, commit_opens=0, commit_closes=4, opens=6, closes=9),
         finality=FinalityConfig(succession_seconds=3, veto_seconds=1.5),
         checkpoint_every=5,
         # Who copies a round late has a proof like a tossed coin's: that passes 0.5 after 15 tosses now and then, and 0.6 after

@@ -158,7 +158,9 @@ def judging() -> Iterator[None]:
 def credentials() -> tuple[str, str] | None:
     """The pair that writes to this node's own bucket, from the environment; None if it is not there."""
     if os.environ.get("AWS_SESSION_TOKEN"):
-        return None  # credentials of three parts: the storage libraries take those from the environment themselves
+        raise UsageError(
+            "temporary credentials (AWS_SESSION_TOKEN) are not supported: unset it and give a key pair"
+        )
     access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if bool(access) != bool(secret):
         missing = "AWS_SECRET_ACCESS_KEY" if access else "AWS_ACCESS_KEY_ID"

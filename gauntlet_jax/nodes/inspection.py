@@ -7,7 +7,7 @@ done one artifact at a time, and what passes is put aside on disk, so that memor
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import jax
@@ -130,6 +130,32 @@ class Inspector:
         self._spool = Spool({name: spec for name, spec in schema.items() if name != PROBE})
         self._pool = ThreadPoolExecutor(readers, "bucket") if readers > 1 else None
         self._timeouts: dict[PeerId, int] = {}
+        self._watched: tuple[int, dict[int, Commit | str]] = (-1, {})
+
+    def watch(self, opening: Opening, members: Sequence[Member], *, seconds: float) -> None:
+        """Takes down the commits of a round as they stand once the window for them has closed.
+
+        Who runs the storage of its bucket can give an object any time. What was not there when this was called has come
+        later, whatever its time says, and so has what a bucket took too long to show.
+
+        Args:
+          opening: the round.
+          members: who is registered.
+          seconds: for all of them; to be over before anybody shows an artifact.
+        """
+        found: dict[int, Commit | str] = {}
+        if self._pool is None:
+            found = {member.slot: self._fetch_commit(opening, member) for member in members}
+        else:
+            reading = {
+                member.slot: self._pool.submit(self._fetch_commit, opening, member)
+                for member in self._slow_last(members)
+            }
+            wait(reading.values(), timeout=seconds)
+            for slot, future in reading.items():
+                future.cancel()
+                found[slot] = future.result() if future.done() and not future.cancelled() else _NO_ANSWER
+        self._watched = (opening.round, found)
 
     def look(self, opening: Opening, params: Params, members: Sequence[Member]) -> dict[int, Seen]:
         """Presence, time, form, commit, probe: each only where the one before held.
@@ -211,8 +237,7 @@ class Inspector:
                     fetched = self._fetch(opening, member)
                 yield member, fetched
             return
-        # Who was slow before comes last: it may then use up its own time, not that of others.
-        waiting = deque(sorted(members, key=lambda member: self._timeouts.get(member.name, 0)))
+        waiting = deque(self._slow_last(members))
         began = self._stopwatch.now()
         running: deque[tuple[Member, Future[_Fetched]]] = deque()
         while waiting or running:
@@ -235,6 +260,10 @@ class Inspector:
             slow = fetched.unreachable == _NO_ANSWER
             self._timeouts[member.name] = self._timeouts.get(member.name, 0) + 1 if slow else 0
             yield member, fetched
+
+    def _slow_last(self, members: Sequence[Member]) -> list[Member]:
+        """Who was slow before comes last: it may then use up its own time, not that of others."""
+        return sorted(members, key=lambda member: self._timeouts.get(member.name, 0))
 
     def _fetch(self, opening: Opening, member: Member) -> _Fetched:
         """Everything that waits for a bucket; raises nothing that a peer could cause."""
@@ -262,22 +291,28 @@ class Inspector:
             return _Fetched(unreachable="its bucket could not be read")
         if opening.commits is None:
             return _Fetched(received)
+        commit = self._fetch_commit(opening, member)
+        return (
+            _Fetched(received, uncommitted=commit) if isinstance(commit, str) else _Fetched(received, commit)
+        )
+
+    def _fetch_commit(self, opening: Opening, member: Member) -> Commit | str:
+        """A commit, or what is wrong with it as one clause."""
         try:
-            commit = read_commit(
+            return read_commit(
                 member.bucket,
-                key,
+                artifact_key(opening.round),
                 run=opening.run,
                 round=opening.round,
                 peer=member.name,
                 public_key=member.public_key,
             )
         except MissingCommit:
-            return _Fetched(received, uncommitted="no commit in its bucket")
+            return "no commit in its bucket"
         except MalformedArtifact as malformed:
-            return _Fetched(received, uncommitted=f"its commit: {malformed.reason}")
+            return f"its commit: {malformed.reason}"
         except OSError:
-            return _Fetched(received, uncommitted="its commit could not be read")
-        return _Fetched(received, commit)
+            return "its commit could not be read"
 
     def _check(self, opening: Opening, params: Params, member: Member, fetched: _Fetched) -> Seen:
         """The content of what came."""
@@ -318,6 +353,9 @@ class Inspector:
             return f"it committed {opening.commits.opens - at:.1f} s before it could know the round"
         if at >= opening.commits.closes:
             return f"it committed {at - opening.commits.closes:.1f} s after the window for commits had closed"
+        watched_round, watched = self._watched
+        if watched_round == opening.round and watched.get(member.slot) != commit:
+            return "its commit was not there when the window for commits had closed"
         salt = bytes.fromhex(received.manifest.salt)
         if not reveals(commit.commit, opening.run, opening.round, member.public_key, salt, digest):
             return "its commit is to another artifact"

@@ -146,6 +146,11 @@ class Validator:
         """Takes a registered peer into account from the next round on; again with another bucket if it moved."""
         self.members[member.slot] = member
 
+    def watch(self, opening: Opening, *, seconds: float) -> None:
+        """Looks at the commits of a round once the window for them has closed (see ``Inspector``)."""
+        members = [member for member in self.members if member is not None]
+        self._inspector.watch(opening, members, seconds=seconds)
+
     def changed(self, opening: Opening, names: Collection[PeerId]) -> dict[PeerId, str]:
         """Which of some peers have changed what they published for a round that is over (see ``Inspector``)."""
         members = [member for member in self.members if member is not None and member.name in names]

@@ -29,6 +29,8 @@ from gauntlet_jax.storage.publication import signs_of, write_checkpoint, write_u
 from gauntlet_jax.storage.signed_json import BadDocument
 from gauntlet_jax.types import Params
 
+_CLOCK_SKEW = 0.5
+_WATCH_SECONDS = 1.0
 _FAULTS = ("early", "late", "malformed", "uncommitted", "out_of_sync")
 """Refusals that every honest reader of an artifact must come to; the others depend on what else could be read."""
 
@@ -94,6 +96,7 @@ class ValidatorProcess:
         self._own: PublishedRecord | None = None
         self._before: tuple[Opening, set[str]] | None = None
         self._examined: set[str] = set()
+        self._watched = -1
         self._complaints = Complaints(run.say)
 
     def restore(self) -> None:
@@ -139,6 +142,7 @@ class ValidatorProcess:
             return
         opening = self._run.opening(status)
         if self._run.ledger.now() < opening.window.closes:
+            self._watch(opening)
             stop.wait(POLL_SECONDS)
             return
         if self.judged < status.round:
@@ -156,12 +160,26 @@ class ValidatorProcess:
             self._examine(status.pending)
         stop.wait(POLL_SECONDS)
 
+    def _watch(self, opening: Opening) -> None:
+        """Sees who has committed, once, as soon as nobody may any more (and a clock that is a little fast may say so)."""
+        commits, now = opening.commits, self._run.ledger.now()
+        if commits is None or self._watched >= opening.round or now < commits.closes + _CLOCK_SKEW:
+            return
+        if now > opening.window.opens + _WATCH_SECONDS:
+            return  # it came too late itself: what it saw now would prove nothing, and providers' times must do
+        self._admit(opening.round)
+        until = max(opening.window.opens, commits.closes + _CLOCK_SKEW + _WATCH_SECONDS)
+        self._validator.watch(opening, seconds=max(0.0, until - self._run.ledger.now()))
+        self._watched = opening.round
+
+    def _admit(self, round: int) -> None:
+        for member in self._run.members(round).values():
+            self._validator.admit(member)
+
     def _judge(self, opening: Opening) -> None:
         """Decides the round, publishes the decision and writes the journal, in this order: posting comes after."""
         publishing, replica = self._publishing, self._replica
-        members = self._run.members(opening.round)
-        for member in members.values():
-            self._validator.admit(member)
+        self._admit(opening.round)
         altered = self._validator.changed(*self._before) if self._before else {}
         verdict = self._validator.judge(
             opening, self._run.closing(opening.round), replica.params, altered=altered

@@ -141,6 +141,8 @@ class Field:
             prepared[name] = process._peer.prepare(opening, process._replica.params)
             process._peer.commit(prepared[name])
         after_commits()
+        self.clock.move_to(opening.window.opens - 1.0)
+        self.judge()  # they look at the commits
         self.clock.move_to(opening.window.opens + 0.1)
         for name, contribution in prepared.items():
             self.peers[name]._peer.upload(contribution)

@@ -29,7 +29,7 @@ def config(tiny):
         validators=(ValidatorConfig("V1", 3.0), ValidatorConfig("V2", 2.0), ValidatorConfig("V3", 2.0)),
         commit_reveal=True,
         beacon="ledger",
-        times=RoundTimes(seconds=12, commit_closes=4, opens=4, closes=8),
+        times=RoundTimes(seconds=12, commit_closes=4, opens=6, closes=9),
         finality=FinalityConfig(succession_seconds=2, veto_seconds=1),
         checkpoint_every=2,
     )
@@ -108,7 +108,7 @@ def test_a_silent_lead_is_succeeded(field):
     field.round()
     record = field.round("V2", "V3")
     posting = field.ledger.record(1)
-    assert posting.validator == "V2" and posting.posted_at >= posting.start + 8 + 2
+    assert posting.validator == "V2" and posting.posted_at >= posting.start + 9 + 2
     assert field.round().round == 2 and field.ledger.record(2).validator == "V1"
     assert record.peers[0].evaluations == 2
 
@@ -264,6 +264,28 @@ def test_a_peer_goes_on_from_its_own_checkpoint(field):
 
 def _leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_a_commit_that_is_dated_back_was_not_there(field):
+    """A peer that runs its own storage gives its objects any time; validators have looked for themselves."""
+    field.round()
+    status = field.ledger.status()
+    cleo = field.peers["cleo"]
+    process = field.peers.pop("cleo")
+    field.upload()  # the others commit and show; the clock stands at the close of the put window
+    opening = cleo._run.opening(status)
+    cleo._run.catch_up(cleo._replica, 1, stop=field.stop)
+    contribution = cleo._peer.prepare(opening, cleo._replica.params)
+    own = field.buckets["cleo"]
+    own._clock = lambda: opening.commits.opens + 1.0
+    cleo._peer.commit(contribution)
+    own._clock = lambda: opening.window.opens + 1.0
+    cleo._peer.upload(contribution)
+    own._clock = field.clock
+    field.peers["cleo"] = process
+    record = field.finish()
+    assert [peer.refusal for peer in record.peers] == [None, None, "uncommitted"]
+    assert record.peers[2].detail == "its commit was not there when the window for commits had closed"
 
 
 def test_a_bucket_that_does_not_answer_costs_its_owner_the_round_and_nobody_else(field):

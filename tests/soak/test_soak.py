@@ -43,7 +43,7 @@ def get_config():
         slots=8,
         peers=tuple(PeerConfig(name) for name in {peers}),
         beacon="ledger",
-        times=RoundTimes(seconds={seconds}, commit_closes=3, opens=3, closes=6),
+        times=RoundTimes(seconds={seconds}, commit_closes=3, opens=4, closes=7),
         finality=FinalityConfig(succession_seconds=2, veto_seconds=1),
         checkpoint_every=4,
     )
