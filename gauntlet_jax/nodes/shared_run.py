@@ -1,7 +1,7 @@
 """What the processes of a run share: a ledger, public buckets and the final records; nothing else passes between them."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.public_run import NoRecord, PublicRun
 from gauntlet_jax.nodes.published_record import PublishedRecord
 from gauntlet_jax.nodes.replica import Replica
-from gauntlet_jax.rewards.ledger import Registration, RunStatus, SharedLedger
+from gauntlet_jax.rewards.ledger import RunStatus, SharedLedger
 from gauntlet_jax.storage.bucket import ReadableBucket
 from gauntlet_jax.types import PeerId
 
@@ -160,8 +160,3 @@ class SharedRun(PublicRun):
                 f"this run trains on another text than this node has ({self.rules.corpus[:12]} here,"
                 f" {published.corpus[:12]} there; the default text differs between Python versions): give --data-path"
             )
-
-
-def ranked(validators: Sequence[Registration]) -> Mapping[str, int]:
-    """Their places in the succession of the lead, by name."""
-    return {entry.name: rank for rank, entry in enumerate(validators)}

@@ -258,6 +258,7 @@ def test_a_config_file_is_compared_with_the_terms(examine, config_file):
     assert code == 1
     assert levels(lines, "config") == ["FAIL"]
     assert "rounds" in text(lines, "config")
+    assert levels(lines, "name") == []  # who takes part in another run says nothing about this one
 
 
 def test_without_a_ledger_the_rest_is_still_looked_at(examine, config_file):

@@ -15,7 +15,7 @@ from rich.console import Console
 from soak.fleet import Fleet, Home
 
 from gauntlet_jax.cli import onlooker as watching
-from gauntlet_jax.cli import run_folder
+from gauntlet_jax.cli import report, run_folder
 from gauntlet_jax.cli.followed_run import config_for_onlookers, config_text, summary
 from gauntlet_jax.cli.main import main
 from gauntlet_jax.cli.overrides import load_config
@@ -426,15 +426,23 @@ def test_the_config_of_terms_is_one_of_a_run_folder(terms, tmp_path):
     )
 
 
-def test_a_model_that_is_code_is_followed_all_the_same(terms):
+def test_a_model_that_is_code_is_no_hindrance(terms, tmp_path):
     functions = {**terms["config"]["functions"], "build_model": "mine:build"}
     terms = {**terms, "config": {**terms["config"], "functions": functions}}
     config = config_for_onlookers(terms)
     assert json.loads(config_text(terms, config))["functions"]["build_model"] == "mine:build"
     posting = Posting(0, "V1", "d", {}, 0, 9.0, 4.0, 11.0)
-    known = summary(terms, config, synthetic_run.records(2), first=posting, last=posting, validators=[])
+    records = synthetic_run.records(2)
+    known = summary(terms, config, records, first=posting, last=posting, validators=[])
     assert (known["parameters"], known["bytes"]["compression"]) == (None, None)
     assert known["wall_seconds"] == 7.0
+    for peer, last in zip(known["peers"], records[-1].peers, strict=True):
+        assert (peer["name"], peer["rating_mu"]) == (last.name, last.rating_mu)
+    page = report.render(
+        run_folder.Run(tmp_path, json.loads(config_text(terms, config)), tuple(records), known)
+    )
+    assert "from the first round to the last record" in page
+    assert "Compression" not in page and "Parameters</" not in page
 
 
 def test_a_run_without_any_artifact_has_a_summary(terms):
