@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test full soak fuzz bench lint types clean
+.PHONY: setup demo test full soak fuzz bench lint types clean
+
+setup: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/gauntlet simulate configs/quickstart.py --overwrite
