@@ -156,7 +156,8 @@ def build_validator(config: Config, node: Node, found: Surroundings) -> Validato
         data,
         steps,
         readers=_READERS,
-        wait_seconds=(config.times.seconds - config.times.closes) / 2,
+        # Judged and examined must be within V: half of it is for buckets.
+        wait_seconds=config.finality.veto_seconds / 2,
     )
     process = ValidatorProcess(
         parts.run,
@@ -197,7 +198,9 @@ def _parts(config: Config, found: Surroundings, *, peer: bool) -> _Parts:
             times=config.times,
             commit_reveal=config.commit_reveal,
             learning_rate=config.learning_rate.schedule(),
+            stakes={validator.name: validator.stake for validator in config.validators},
             succession_seconds=config.finality.succession_seconds,
+            veto_seconds=config.finality.veto_seconds,
             checkpoint_every=config.checkpoint_every,
             corpus=_digest_of(corpus),
         ),

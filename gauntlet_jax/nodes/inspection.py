@@ -127,7 +127,8 @@ class Inspector:
         self._stopwatch = stopwatch
         self._readers = readers
         self._wait_seconds = wait_seconds
-        self._spool = Spool({name: spec for name, spec in schema.items() if name != PROBE})
+        self._spool = Spool(schema)
+        self._documents: dict[int, bytes] = {}
         self._pool = ThreadPoolExecutor(readers, "bucket") if readers > 1 else None
         self._timeouts: dict[PeerId, int] = {}
         self._watched: tuple[int, dict[int, Commit | str]] = (-1, {})
@@ -143,19 +144,11 @@ class Inspector:
           members: who is registered.
           seconds: for all of them; to be over before anybody shows an artifact.
         """
-        found: dict[int, Commit | str] = {}
-        if self._pool is None:
-            found = {member.slot: self._fetch_commit(opening, member) for member in members}
-        else:
-            reading = {
-                member.slot: self._pool.submit(self._fetch_commit, opening, member)
-                for member in self._slow_last(members)
-            }
-            wait(reading.values(), timeout=seconds)
-            for slot, future in reading.items():
-                future.cancel()
-                found[slot] = future.result() if future.done() and not future.cancelled() else _NO_ANSWER
-        self._watched = (opening.round, found)
+        found = self._side_by_side(functools.partial(self._fetch_commit, opening), members, seconds)
+        self._watched = (
+            opening.round,
+            {member.slot: found.get(member.slot, _NO_ANSWER) for member in members},
+        )
 
     def look(self, opening: Opening, params: Params, members: Sequence[Member]) -> dict[int, Seen]:
         """Presence, time, form, commit, probe: each only where the one before held.
@@ -170,7 +163,13 @@ class Inspector:
 
     def sent(self, slot: int) -> PseudoGradient:
         """The pseudo-gradient of a peer whose artifact had a digest in the last look."""
-        return self._unpack(self._spool.get(slot))[0]
+        arrays = self._spool.get(slot)
+        del arrays[PROBE]
+        return self._unpack(arrays)[0]
+
+    def received(self, slot: int) -> tuple[dict[str, np.ndarray], bytes]:
+        """The whole artifact of such a peer: its arrays, and its manifest as it was signed."""
+        return self._spool.get(slot), self._documents[slot]
 
     def changed(self, opening: Opening, members: Sequence[Member]) -> dict[PeerId, str]:
         """Who has changed an artifact since its window closed: their names, with a clause that says which.
@@ -179,17 +178,20 @@ class Inspector:
           opening: of a round that is over.
           members: those whose artifacts were accepted in it.
         """
-        found = {}
-        for member in members:
+
+        def fault(member: Member) -> str | None:
             try:
                 at = last_change(member.bucket, artifact_key(opening.round), self._schema)
             except OSError:
-                continue  # a bucket that fails now has been judged already
-            if at is not None and at >= opening.window.closes:
-                found[member.name] = (
-                    f"its artifact of round {opening.round} was changed after it had been judged"
-                )
-        return found
+                return None  # a bucket that fails now is judged in its own round
+            if at is None:
+                return f"its artifact of round {opening.round} was deleted after it had been judged"
+            if at >= opening.window.closes:
+                return f"its artifact of round {opening.round} was changed after it had been judged"
+            return None
+
+        found = self._side_by_side(fault, members, self._wait_seconds)
+        return {member.name: clause for member in members if (clause := found.get(member.slot)) is not None}
 
     def fast_evaluation(
         self, opening: Opening, members: Sequence[Member], seen: dict[int, Seen], altered: dict[PeerId, str]
@@ -260,6 +262,22 @@ class Inspector:
             slow = fetched.unreachable == _NO_ANSWER
             self._timeouts[member.name] = self._timeouts.get(member.name, 0) + 1 if slow else 0
             yield member, fetched
+
+    def _side_by_side(
+        self, read: Callable[[Member], Any], members: Sequence[Member], seconds: float | None
+    ) -> dict[int, Any]:
+        """What was read of the members' buckets within a time, by slot; who took longer is not in it."""
+        if self._pool is None:
+            return {member.slot: read(member) for member in members}
+        reading = {member.slot: self._pool.submit(read, member) for member in self._slow_last(members)}
+        wait(reading.values(), timeout=seconds)
+        for future in reading.values():
+            future.cancel()
+        return {
+            slot: future.result()
+            for slot, future in reading.items()
+            if future.done() and not future.cancelled()
+        }
 
     def _slow_last(self, members: Sequence[Member]) -> list[Member]:
         """Who was slow before comes last: it may then use up its own time, not that of others."""
@@ -333,7 +351,8 @@ class Inspector:
             return seen._replace(malformed="its indices or values are out of range")
         digest = payload_digest(arrays)
         uncommitted = self._uncommitted(opening, member, fetched, digest)
-        self._spool.put(member.slot, arrays)
+        self._spool.put(member.slot, received.arrays)
+        self._documents[member.slot] = received.document
         own_probe = self._probe(params, probe_key(opening.beacon, member.name))
         return seen._replace(
             committed_at=None if fetched.commit is None else fetched.commit.committed_at,

@@ -25,12 +25,19 @@ from gauntlet_jax.storage.artifact import (
 )
 from gauntlet_jax.storage.bucket import ReadableBucket
 from gauntlet_jax.storage.digest import params_digest
-from gauntlet_jax.storage.publication import read_checkpoint, read_update
+from gauntlet_jax.storage.publication import copy_key, read_checkpoint, read_update
 from gauntlet_jax.types import Params, PeerId, PseudoGradient
 
+_FEW_SIGNS = 1e-3
+"""The part of an update's signs that other hardware may round otherwise."""
 
-class Diverged(ValueError):
-    """A final record cannot be followed: its parameters are not what its artifacts or its update give here."""
+
+class Diverged(OSError):
+    """A record cannot be followed with what can be had now: for a final one, wait until more can."""
+
+
+class Unavailable(Diverged):
+    """That is because artifacts or updates of it cannot be had."""
 
 
 class ReplicaSteps(NamedTuple):
@@ -101,21 +108,29 @@ class Replica:
         self,
         published: PublishedRecord,
         members: Mapping[PeerId, Member],
-        update_buckets: Sequence[ReadableBucket],
+        buckets: Sequence[ReadableBucket],
+        *,
+        strict: bool = False,
     ) -> Params:
         """theta_{t+1} as a record of round t says; this replica stays where it is.
 
         Args:
           published: the record.
           members: the peers by name, to read the artifacts that it names.
-          update_buckets: of validators, where the published signs may be.
+          buckets: of validators, its own first: they have copies of the artifacts, and the update's signs.
+          strict: for a record that is not final: its artifacts must be there, and must give its update, but for the few
+            signs that other hardware may round otherwise.
 
         Raises:
-          Diverged: neither way leads to the parameters whose digest the record has.
+          Unavailable: not everything that it takes can be had.
+          Diverged: it does not lead to the parameters whose digest the record has.
         """
         record = published.record
         assert record.round == self.round
-        sent = self._artifacts(published, members)
+        sent = self._artifacts(published, members, buckets)
+        if sent is None and strict:
+            raise Unavailable(f"round {record.round}: not all artifacts of the record can be had")
+        update = None
         if sent is not None:
             update = combine_sent(
                 self._steps.combine,
@@ -130,15 +145,15 @@ class Replica:
             self._say(
                 f"round {record.round}: the artifacts give other parameters here; trying the signed update"
             )
-        signs = self._signs(published, update_buckets)
-        if signs is not None:
+        signs = self._signs(published, buckets)
+        if signs is not None and (not strict or (update is not None and _nearly_equal(update, signs))):
             found = self._apply(signs, record.learning_rate)
             if params_digest(found) == record.params_digest:
                 return found
-        raise Diverged(
-            f"round {record.round}: the record of {published.validator} cannot be followed:"
-            f" {'neither its artifacts nor its update give' if signs is not None else 'no readable update, and its artifacts do not give'}"
-            f" the parameters {record.params_digest[:12]}"
+        kind = Unavailable if sent is None and signs is None else Diverged
+        raise kind(
+            f"round {record.round}: the record of {published.validator} cannot be followed: nothing that can be had"
+            f" gives the parameters {record.params_digest[:12]}"
         )
 
     def move_to(self, params: Params, round: int) -> None:
@@ -158,41 +173,49 @@ class Replica:
         return True
 
     def _artifacts(
-        self, published: PublishedRecord, members: Mapping[PeerId, Member]
+        self,
+        published: PublishedRecord,
+        members: Mapping[PeerId, Member],
+        buckets: Sequence[ReadableBucket],
     ) -> list[PseudoGradient] | None:
         """The pseudo-gradients of the record's top-G, by slot; None if one cannot be had as it was judged."""
         sent = []
         for peer in published.record.peers:
             if not peer.aggregated:
                 continue
-            member, why = members.get(peer.name), "is not registered"
-            if member is not None:
-                try:
-                    received = read_artifact(
-                        member.bucket,
-                        artifact_key(self.round),
-                        self._schema,
-                        run=self._run,
-                        round=self.round,
-                        peer=peer.name,
-                        public_key=member.public_key,
-                        max_declared=self._max_declared,
-                    )
-                except (MissingArtifact, MalformedArtifact) as error:
-                    why = f"has no such artifact any more ({error})"
-                except OSError:
-                    why = "has a bucket that cannot be read now"
-                else:
-                    arrays = {name: array for name, array in received.arrays.items() if name != PROBE}
-                    if payload_digest(arrays) == peer.digest:
-                        pseudo_gradient, well_formed = self._steps.inspect(arrays)
-                        if well_formed:
-                            sent.append(pseudo_gradient)
-                            continue
-                    why = "has changed its artifact since it was judged"
-            self._say(f"round {self.round}: {peer.name} {why}; taking the signed update in its place")
-            return None
+            member = members.get(peer.name)
+            found = None if member is None else self._artifact(member, peer.digest, buckets)
+            if found is None:
+                self._say(f"round {self.round}: the artifact of {peer.name} cannot be had as it was judged")
+                return None
+            sent.append(found)
         return sent
+
+    def _artifact(
+        self, member: Member, digest: str | None, buckets: Sequence[ReadableBucket]
+    ) -> PseudoGradient | None:
+        """A peer's pseudo-gradient of a digest: from a validator's copy, which nobody can make slow or change for all, or else
+        from its own bucket."""
+        places = [(bucket, copy_key(self.round, member.name)) for bucket in buckets]
+        for bucket, key in [*places, (member.bucket, artifact_key(self.round))]:
+            try:
+                received = read_artifact(
+                    bucket,
+                    key,
+                    self._schema,
+                    run=self._run,
+                    round=self.round,
+                    peer=member.name,
+                    public_key=member.public_key,
+                    max_declared=self._max_declared,
+                )
+            except (MissingArtifact, MalformedArtifact, OSError):
+                continue
+            arrays = {name: array for name, array in received.arrays.items() if name != PROBE}
+            if payload_digest(arrays) == digest:
+                pseudo_gradient, well_formed = self._steps.inspect(arrays)
+                return pseudo_gradient if well_formed else None
+        return None
 
     def _signs(self, published: PublishedRecord, buckets: Sequence[ReadableBucket]) -> Params | None:
         """The published signs of the update, shaped like the parameters."""
@@ -228,3 +251,10 @@ class Replica:
     def _apply(self, update: Params, alpha: float) -> Params:
         # The step donates its parameters; these must stay until the result is known to be right.
         return self._steps.apply(jax.tree.map(jnp.copy, self.params), update, np.float32(alpha))
+
+
+def _nearly_equal(update: Params, signs: Params) -> bool:
+    """Whether two signed updates differ in a few signs at most."""
+    pairs = list(zip(jax.tree.leaves(update), jax.tree.leaves(signs), strict=True))
+    differing = sum(int(np.sum(np.asarray(one) != np.asarray(other))) for one, other in pairs)
+    return differing <= _FEW_SIGNS * sum(one.size for one, _ in pairs)

@@ -1,7 +1,7 @@
 """What the processes of a run share: a ledger, public buckets and the final records; nothing else passes between them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.public_run import NoRecord, PublicRun
 from gauntlet_jax.nodes.published_record import PublishedRecord
 from gauntlet_jax.nodes.replica import Replica
-from gauntlet_jax.rewards.ledger import RunStatus, SharedLedger
+from gauntlet_jax.rewards.ledger import Posting, RunStatus, SharedLedger
 from gauntlet_jax.storage.bucket import ReadableBucket
 from gauntlet_jax.types import PeerId
 
@@ -31,7 +31,9 @@ class RunRules(NamedTuple):
       times: how a round is cut up.
       commit_reveal: whether artifacts are committed to first.
       learning_rate: alpha_t.
+      stakes: of the validators, in the terms' order.
       succession_seconds: T, between the turns of two validators.
+      veto_seconds: V, in which a posted record can be rejected.
       checkpoint_every: rounds between two published checkpoints.
       corpus: sha256 of the training text of this node.
     """
@@ -42,7 +44,9 @@ class RunRules(NamedTuple):
     times: RoundTimes
     commit_reveal: bool
     learning_rate: optax.Schedule
+    stakes: Mapping[str, float]
     succession_seconds: float
+    veto_seconds: float
     checkpoint_every: int
     corpus: str
 
@@ -148,10 +152,15 @@ class SharedRun(PublicRun):
                 raise NoRecord(f"round {replica.round}: the ledger has no final record yet")
             published = self.posted(posting)
             self.check_corpus(published)
-            buckets = [self.bucket(entry.bucket) for entry in self.validators()]
+            buckets = self.buckets_for(posting)
             params = replica.after(published, self.members(replica.round), buckets)
             replica.move_to(params, replica.round + 1)
             followed(published)
+
+    def buckets_for(self, posting: Posting) -> list[ReadableBucket]:
+        """The validators' buckets, the one of a record's own validator first."""
+        entries = sorted(self.validators(), key=lambda entry: entry.name != posting.validator)
+        return [self.bucket(entry.bucket) for entry in entries]
 
     def check_corpus(self, published: PublishedRecord) -> None:
         """Raises ValueError if a record was made with another text than this node's."""

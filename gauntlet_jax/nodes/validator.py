@@ -156,6 +156,10 @@ class Validator:
         members = [member for member in self.members if member is not None and member.name in names]
         return self._inspector.changed(opening, members)
 
+    def received(self, slot: int) -> tuple[dict[str, np.ndarray], bytes]:
+        """An artifact of the round that was judged last, as it was received (see ``Inspector``)."""
+        return self._inspector.received(slot)
+
     def judge(
         self,
         opening: Opening,

@@ -17,22 +17,24 @@ from gauntlet_jax.nodes.life import Complaints, live
 from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.published_record import PublishedRecord, publish, read_published, record_key
 from gauntlet_jax.nodes.record import PeerRecord, RoundRecord
-from gauntlet_jax.nodes.replica import Diverged, Replica
+from gauntlet_jax.nodes.replica import Diverged, Replica, Unavailable
 from gauntlet_jax.nodes.shared_run import POLL_SECONDS, NoRecord, SharedRun
 from gauntlet_jax.nodes.validator import Validator, Verdict
-from gauntlet_jax.rewards.ledger import LedgerRefused, Posting, RunStatus
+from gauntlet_jax.rewards import finality
+from gauntlet_jax.rewards.ledger import LedgerConflict, LedgerRefused, Posting, RunStatus
+from gauntlet_jax.storage.artifact import write_copy
 from gauntlet_jax.storage.bucket import Bucket
 from gauntlet_jax.storage.digest import params_digest
 from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.storage.journal import read_journal, write_journal
-from gauntlet_jax.storage.publication import signs_of, write_checkpoint, write_update
+from gauntlet_jax.storage.publication import copy_key, signs_of, write_checkpoint, write_update
 from gauntlet_jax.storage.signed_json import BadDocument
 from gauntlet_jax.types import Params
 
 _CLOCK_SKEW = 0.5
 _WATCH_SECONDS = 1.0
-_FAULTS = ("early", "late", "malformed", "uncommitted", "out_of_sync")
-"""Refusals that every honest reader of an artifact must come to; the others depend on what else could be read."""
+_FAULTS = ("malformed", "uncommitted", "out_of_sync")
+"""Refusals that every honest reader of the very same artifact comes to; the others depend on when and what else was read."""
 
 
 class Publishing(NamedTuple):
@@ -94,7 +96,7 @@ class ValidatorProcess:
         self._apply = apply
         self._journal = journal
         self._own: PublishedRecord | None = None
-        self._before: tuple[Opening, set[str]] | None = None
+        self._before: tuple[int, float, list[str]] | None = None
         self._examined: set[str] = set()
         self._watched = -1
         self._complaints = Complaints(run.say)
@@ -110,6 +112,8 @@ class ValidatorProcess:
             return
         self._validator.restore(found["memory"])
         self.judged = found["judged"]
+        round, start, accepted = found["before"]
+        self._before = (round, start, accepted)
         publishing = self._publishing
         self._own = read_published(
             found["document"].encode(),
@@ -180,12 +184,12 @@ class ValidatorProcess:
         """Decides the round, publishes the decision and writes the journal, in this order: posting comes after."""
         publishing, replica = self._publishing, self._replica
         self._admit(opening.round)
-        altered = self._validator.changed(*self._before) if self._before else {}
+        altered = self._changed()
         verdict = self._validator.judge(
             opening, self._run.closing(opening.round), replica.params, altered=altered
         )
-        self._before = (opening, {peer.name for peer in verdict.peers if peer.refusal is None})
         record = self._record(opening, verdict)
+        self._copy_artifacts(record)
         planes, sha256 = (
             write_update(publishing.bucket, opening.round, signs_of(verdict.update))
             if publishing.signed
@@ -201,8 +205,11 @@ class ValidatorProcess:
             identity=publishing.identity,
         )
         publishing.bucket.put(record_key(opening.round, own.digest), own.document)
+        accepted = [peer.name for peer in record.peers if peer.refusal is None]
+        self._before = (opening.round, opening.window.opens - self._run.rules.times.opens, accepted)
         document = {
             "judged": opening.round,
+            "before": list(self._before),
             "memory": self._validator.state(),
             "document": own.document.decode(),
         }
@@ -213,6 +220,24 @@ class ValidatorProcess:
             f"round {opening.round}: {len(record.peers) - len(refused)} of {len(record.peers)} accepted"
             + (f" ({', '.join(refused)})" if refused else "")
         )
+
+    def _changed(self) -> dict[str, str]:
+        """Who has changed what was accepted in the round judged before."""
+        if self._before is None:
+            return {}
+        round, start, accepted = self._before
+        return self._validator.changed(self._run.opening_of(round, start), accepted)
+
+    def _copy_artifacts(self, record: RoundRecord) -> None:
+        """Keeps what the record aggregates: whoever follows it depends on no peer's bucket, and every copy is signed by its peer."""
+        bucket, members = self._publishing.bucket, self._run.members(record.round)
+        for peer in record.peers:
+            if peer.aggregated:
+                arrays, document = self._validator.received(members[peer.name].slot)
+                write_copy(bucket, copy_key(record.round, peer.name), arrays, document)
+        outdated = record.round - self._run.rules.checkpoint_every * (self._publishing.checkpoints_kept + 1)
+        if outdated >= 0:
+            bucket.delete_prefix(f"copies/{outdated:08d}/")
 
     def _record(self, opening: Opening, verdict: Verdict) -> RoundRecord:
         params = self._apply(
@@ -235,14 +260,19 @@ class ValidatorProcess:
         own = self._own
         if own is None or own.record.round != opening.round or self._validator.name in status.vetoed:
             return
-        ranks = {entry.name: rank for rank, entry in enumerate(self._run.validators())}
-        turn = opening.window.closes + ranks[self._validator.name] * self._run.rules.succession_seconds
-        before = {name for name, rank in ranks.items() if rank < ranks[self._validator.name]}
-        if self._run.ledger.now() < turn and not before <= set(status.vetoed):
+        rules = self._run.rules
+        order = finality.succession(rules.stakes)
+        rank = order.index(self._validator.name)
+        turn = opening.window.closes + rank * rules.succession_seconds
+        if self._run.ledger.now() < turn and not set(order[:rank]) <= set(status.vetoed):
             return
         record = own.record
         try:
             self._run.ledger.post_weights(record.round, {peer.name: peer.incentive for peer in record.peers})
+        except (LedgerRefused, LedgerConflict) as refused:
+            # Others stand there, from before a journal was lost: the record must not wait for that.
+            self._complaints.about(f"round {record.round}: the ledger did not take the weights: {refused}")
+        try:
             self._run.ledger.post_record(
                 record.round,
                 own.digest,
@@ -258,11 +288,12 @@ class ValidatorProcess:
         """Looks at the record that another validator posted, and rejects it if it is wrong."""
         try:
             fault = self._fault(posting)
-        except NoRecord as error:
-            self._complaints.about(
-                str(error)
-            )  # it may still come, and what stays away cannot become anybody's parameters
-            return
+        except (NoRecord, Unavailable) as error:
+            # It may still come; but a record that nobody could follow must not become final.
+            if self._run.ledger.now() < posting.posted_at + self._run.rules.veto_seconds / 2:
+                self._complaints.about(error)
+                return
+            fault = "it, or an artifact of it, cannot be had"
         self._examined.add(posting.digest)
         if fault is None:
             return
@@ -295,11 +326,16 @@ class ValidatorProcess:
                 fault = _disagreement(peer, own.get(peer.name))
                 if fault is not None:
                     return fault
-        buckets = [self._run.bucket(entry.bucket) for entry in self._run.validators()]
         try:
-            self._replica.after(published, self._run.members(posting.round), buckets)
+            self._replica.after(
+                published, self._run.members(posting.round), self._run.buckets_for(posting), strict=True
+            )
+        except Unavailable:
+            raise
         except Diverged:
             return "its parameters do not follow from its artifacts"
+        # A second copy, before it is final: its validator's bucket may be gone tomorrow.
+        self._publishing.bucket.put(record_key(posting.round, published.digest), published.document)
         return None
 
     def _followed(self, published: PublishedRecord) -> None:
@@ -317,10 +353,8 @@ class ValidatorProcess:
 
 def _disagreement(theirs: PeerRecord, own: PeerRecord | None) -> str | None:
     """What a record says of a peer that this validator has seen to be false, as one clause."""
-    if own is None or not theirs.aggregated:
-        return None
+    if own is None or not theirs.aggregated or own.digest != theirs.digest:
+        return None  # a peer that shows everybody something else has signed both: that is no fault of the record's
     if own.refusal in _FAULTS:
         return f"it aggregates {theirs.name}, whose artifact is refused here as {own.refusal}"
-    if own.digest is not None and own.digest != theirs.digest:
-        return f"it aggregates another artifact of {theirs.name} than was there"
     return None

@@ -350,6 +350,10 @@ class SharedRunLedger:
                 standing = self._posting(
                     round, entry.account, start, None if final is None else final.body["final_at"]
                 )
+        if standing is None and len(vetoed) == len(self._who().stakes):
+            # Nobody agrees with anybody: the largest stake decides, or the run would stand still for ever.
+            lead = finality.succession(self._who().stakes)[0]
+            standing = self._posting(round, lead, start, None if final is None else final.body["final_at"])
         return tuple(vetoed), standing
 
     def _posting(self, round: int, validator: str, start: float, final_at: float | None) -> Posting:

@@ -57,6 +57,7 @@ __all__ = [
     "schema_of",
     "write_arrays",
     "write_artifact",
+    "write_copy",
 ]
 
 PROTOCOL = 2
@@ -130,12 +131,14 @@ class Received(NamedTuple):
       arrays: by name, floats all finite.
       manifest: its sender's claims.
       uploaded_at: the latest time over its objects, the provider's: to replace one later is to be late.
-      bytes: their sum.
+      document: its manifest as it was signed.
+      bytes: the sum of its objects.
     """
 
     arrays: dict[str, np.ndarray]
     manifest: Manifest
     uploaded_at: float
+    document: bytes
     bytes: int
 
 
@@ -252,8 +255,25 @@ def read_artifact(
         arrays,
         manifest,
         max(found.head.last_modified for found in used),
+        marker.data,
         sum(len(found.data) for found in used),
     )
+
+
+def write_copy(bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray], document: bytes) -> None:
+    """Stores another's artifact as it was received: its manifest is still its sender's, and so is read like the original.
+
+    Args:
+      bucket: of whoever keeps the copy.
+      key: where to.
+      arrays: all of them, as received.
+      document: the manifest as it was signed.
+
+    Raises:
+      OSError: the bucket cannot be written.
+    """
+    write_arrays(bucket, key, arrays)
+    bucket.put(manifest_key(key), document)
 
 
 def last_change(bucket: ReadableBucket, key: str, schema: Schema) -> float | None:

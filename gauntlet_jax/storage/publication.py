@@ -21,6 +21,11 @@ def update_key(round: int) -> str:
     return f"updates/{round:08d}"
 
 
+def copy_key(round: int, peer: str) -> str:
+    """Where a validator keeps a copy of an artifact that its record aggregates."""
+    return f"copies/{round:08d}/{peer}"
+
+
 def checkpoint_key(round: int) -> str:
     """Where a validator publishes theta of a round's beginning."""
     return f"checkpoints/{round:08d}"

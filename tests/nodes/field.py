@@ -1,8 +1,8 @@
 """A shared run in one process, on a clock that is moved by hand: the nodes of the field, its ledger and their buckets."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gauntlet_jax.build import processes
 from gauntlet_jax.build.parts import Steps, make_task, read_corpus
@@ -131,8 +131,8 @@ class Field:
         while self.ledger.status().round is None:
             self.clock.move_to(self.clock.time + 0.25)
 
-    def upload(self, *, after_commits: Callable[[], None] = lambda: None) -> None:
-        """All peers take up what is final, commit and upload; then the put window closes."""
+    def upload(self, *, by: Any = None) -> None:
+        """All peers take up what is final, commit and upload; then the put window closes (see ``judge`` for ``by``)."""
         status = self.ledger.status()
         prepared = {}
         for name, process in self.peers.items():
@@ -140,27 +140,28 @@ class Field:
             opening = process._run.opening(status)
             prepared[name] = process._peer.prepare(opening, process._replica.params)
             process._peer.commit(prepared[name])
-        after_commits()
         self.clock.move_to(opening.window.opens - 1.0)
-        self.judge()  # they look at the commits
+        self.judge(by=by)  # they look at the commits
         self.clock.move_to(opening.window.opens + 0.1)
         for name, contribution in prepared.items():
             self.peers[name]._peer.upload(contribution)
         self.clock.move_to(opening.window.closes)
 
-    def judge(self, *names: str) -> None:
-        """These validators (all of them without a name) judge, post or examine once each."""
+    def judge(self, *names: str, by: Any = None) -> None:
+        """These validators (all of them without a name) judge, post or examine once each; ``by.reader`` is told who reads."""
         for name in names or tuple(self.validators):
+            if by is not None:
+                by.reader = name
             self.validators[name]._turn(self.ledger.status(), self.stop)
 
-    def finish(self, *names: str) -> RoundRecord:
+    def finish(self, *names: str, by: Any = None) -> RoundRecord:
         """These validators live on until the next round has begun; returns the final record."""
         t = self.ledger.status().round
         assert t is not None
         for _ in range(400):
             if self.ledger.status().round != t:
                 return self.record(t)
-            self.judge(*names)
+            self.judge(*names, by=by)
             self.clock.move_to(self.clock.time + 0.25)
         raise AssertionError(f"round {t} never ended: {self.said[-10:]}")
 

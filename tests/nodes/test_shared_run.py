@@ -14,7 +14,9 @@ from gauntlet_jax.nodes.peer import artifact_key
 from gauntlet_jax.nodes.published_record import publish, record_key
 from gauntlet_jax.nodes.replica import Diverged
 from gauntlet_jax.rewards.ledger import LedgerRefused
+from gauntlet_jax.storage.bucket import MemoryBucket
 from gauntlet_jax.storage.digest import params_digest
+from gauntlet_jax.storage.publication import write_update
 
 PEERS = ("ada", "ben", "cleo")
 
@@ -30,7 +32,7 @@ def config(tiny):
         commit_reveal=True,
         beacon="ledger",
         times=RoundTimes(seconds=12, commit_closes=4, opens=6, closes=9),
-        finality=FinalityConfig(succession_seconds=2, veto_seconds=1),
+        finality=FinalityConfig(succession_seconds=2, veto_seconds=2),
         checkpoint_every=2,
     )
 
@@ -136,9 +138,12 @@ LIES = {
     "an artifact that was not there": (
         lambda record: dataclasses.replace(
             record,
-            peers=(dataclasses.replace(record.peers[0], digest="1" * 64), *record.peers[1:]),
+            peers=tuple(
+                dataclasses.replace(peer, digest="1" * 64) if peer.aggregated else peer
+                for peer in record.peers
+            ),
         ),
-        "it aggregates another artifact of ada than was there",
+        "it, or an artifact of it, cannot be had",
     ),
     "too much": (
         lambda record: dataclasses.replace(record, emission=record.emission + 1, reserve=record.reserve + 1),
@@ -176,6 +181,133 @@ def test_a_lead_that_lies_is_vetoed_and_the_next_one_posts(field, lie):
     assert field.round().round == 2  # and the run goes on
 
 
+def forge(field, change, *, put=True, signs=None):
+    """The lead judges, and posts something else under its own signature."""
+    lead = field.validators["V1"]
+    lead._run.catch_up(lead._replica, 1, stop=field.stop)
+    lead._judge(lead._run.opening(field.ledger.status()))
+    own = lead._own
+    planes, sha256 = own.update_planes, own.update_sha256
+    if signs is not None:
+        planes, sha256 = write_update(field.buckets["V1"], 1, signs)
+    lead._own = publish(
+        change(own.record),
+        run="tiny",
+        validator="V1",
+        corpus=own.corpus,
+        update_planes=planes,
+        update_sha256=sha256,
+        identity=field.identity("V1"),
+    )
+    if put:
+        field.buckets["V1"].put(record_key(1, lead._own.digest), lead._own.document)
+    return lead
+
+
+def test_an_update_that_does_not_follow_is_vetoed_though_its_digest_fits(field):
+    field.round()
+    field.upload()
+    lead = field.validators["V1"]
+    lead._run.catch_up(lead._replica, 1, stop=field.stop)
+    signs = np.ones(lead._replica.parameters, np.int8)
+    alpha = lead._run.opening(field.ledger.status()).step_size
+    forged = lead._replica._apply(lead._replica._unflatten(signs.astype(np.float32)), alpha)
+    forge(field, lambda r: dataclasses.replace(r, params_digest=params_digest(forged)), signs=signs)
+    record = field.finish()
+    assert field.ledger.record(1).validator == "V2"
+    assert record.params_digest != params_digest(forged)
+    assert told(
+        field, "V3: round 1: rejecting the record of V1: its parameters do not follow from its artifacts"
+    )
+
+
+def test_a_record_that_nobody_can_read_is_vetoed_in_time(field):
+    field.round()
+    field.upload()
+    forge(field, lambda r: dataclasses.replace(r, heldout_loss=9.9), put=False)
+    assert field.finish().heldout_loss != 9.9
+    assert field.ledger.record(1).validator == "V2" and field.round().round == 2
+
+
+def twin_of(bucket, clock):
+    """Another bucket with the same objects and times."""
+    twin = MemoryBucket(clock)
+    for key in bucket.list("rounds/", limit=100):
+        found = bucket.get(key, max_bytes=10**6)
+        twin._clock = lambda at=found.head.last_modified: at
+        twin.put(key, found.data)
+    twin._clock = clock
+    return twin
+
+
+class TwoFaces:
+    """A bucket that shows each reader an artifact of its own."""
+
+    def __init__(self, faces):
+        self.faces, self.reader = faces, "V1"
+
+    def __getattr__(self, method):
+        return getattr(self.faces[self.reader], method)
+
+
+def test_a_peer_that_shows_everybody_another_artifact_stops_nothing(field):
+    field.round()
+    status = field.ledger.status()
+    cleo = field.peers["cleo"]
+    cleo._run.catch_up(cleo._replica, 1, stop=field.stop)
+    opening = cleo._run.opening(status)
+    two = TwoFaces({name: twin_of(field.buckets["cleo"], field.clock) for name in ("V1", "V2", "V3")})
+    contributions = {}
+    for name, bucket in two.faces.items():
+        made = cleo._peer.prepare(opening, cleo._replica.params)  # another residual each time
+        cleo._peer._bucket = bucket
+        cleo._peer.commit(made)
+        contributions[name] = made
+    del field.peers["cleo"]
+    field.buckets["cleo"] = two
+    for validator in field.validators.values():
+        validator._run._buckets.pop("memory://cleo", None)
+
+    field.upload(by=two)
+    field.clock.time = opening.window.opens + 1.0
+    for name, made in contributions.items():
+        cleo._peer._bucket = two.faces[name]
+        cleo._peer.upload(made)
+    field.clock.move_to(opening.window.closes)
+    record = field.finish(by=two)
+    assert len({validator._own.record.peers[2].digest for validator in field.validators.values()}) == 3
+    assert field.ledger.record(1).validator == "V1" and record.peers[2].aggregated
+    following = field.peers["ada"]
+    following._run.catch_up(following._replica, 2, stop=field.stop)
+    assert digest_of(following) == record.params_digest
+
+
+def test_when_all_are_vetoed_the_largest_stake_decides(field):
+    field.round()
+    field.upload()
+    field.judge()
+    for name, against in (("V1", ("V2", "V3")), ("V2", ("V1", "V3")), ("V3", ("V1", "V2"))):
+        if name != "V1":
+            own = field.validators[name]._own.record
+            paid = {peer.name: peer.payout for peer in own.peers}
+            field.ledger.post_record(name, 1, field.validators[name]._own.digest, paid, own.reserve)
+        for other in against:
+            field.ledger.reject_record(other, 1, field.validators[name]._own.digest)
+    field.clock.move_to(field.clock.time + 3)
+    assert field.ledger.record(1).validator == "V1"
+    assert field.round().round == 2
+
+
+def test_a_change_is_remembered_over_a_restart_and_a_deletion_is_one(field):
+    field.round()
+    field.upload()
+    field.finish()
+    field.buckets["ben"].delete_prefix(artifact_key(1))
+    field.start_validator("V1")
+    assert [peer.refusal for peer in field.round().peers] == [None, "altered", None]
+    assert field.record(2).peers[1].detail == "its artifact of round 1 was deleted after it had been judged"
+
+
 def test_what_is_changed_after_it_was_judged_is_noticed(field):
     field.round()
     field.upload()
@@ -186,9 +318,6 @@ def test_what_is_changed_after_it_was_judged_is_noticed(field):
     record = field.finish()
     late = field.start_peer("ben", fresh=True)
     late._run.catch_up(late._replica, 2, stop=field.stop)
-    assert told(
-        field, "ben: round 1: ada has changed its artifact since it was judged; taking the signed update"
-    )
     assert digest_of(late) == record.params_digest
     following = field.round()
     assert [peer.refusal for peer in following.peers] == ["altered", None, None]
@@ -212,11 +341,12 @@ def test_a_node_that_joins_takes_a_checkpoint_and_replays_to_the_same_bits(field
     # Without any checkpoint, from theta_0; and without any artifact, from the signed updates alone.
     for name in ("V1", "V2", "V3"):
         field.buckets[name].delete_prefix("checkpoints/")
+        field.buckets[name].delete_prefix("copies/")
     for name in PEERS:
         field.buckets[name].delete_prefix("rounds/")
     other = field.start_peer("ben", fresh=True)
     other._run.catch_up(other._replica, 5, stop=field.stop)
-    assert len(told(field, "ben: round 0: ada has no such artifact any more")) == 1
+    assert len(told(field, "ben: round 0: the artifact of ada cannot be had as it was judged")) == 1
     assert field.record(other._replica.round - 1).params_digest == digest_of(other)
 
 
@@ -349,7 +479,7 @@ def test_names_and_slots_are_taken_once(field, monkeypatch):
 
 def test_the_rejections_that_speak_against_a_record():
     """Only what every honest reader must see: bad luck with a bucket is no reason to overrule anybody."""
-    assert set(validator_process._FAULTS) == {"early", "late", "malformed", "uncommitted", "out_of_sync"}
+    assert set(validator_process._FAULTS) == {"malformed", "uncommitted", "out_of_sync"}
 
 
 def test_old_artifacts_are_deleted(field, config):
