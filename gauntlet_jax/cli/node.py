@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -88,9 +88,9 @@ def run_node(
     libraries.quiet()
     say = speaker(given.name)
     stop = threading.Event()
-    with stopping(stop, say), judging(), _unless_stopped(stop):
+    with stopping(stop, say), judging(), _unless_stopped(stop), ExitStack() as held:
         prepare = importlib.import_module("gauntlet_jax.cli.node_parts")
-        config, node, found = prepare.prepare(path, given, command=command, say=say, stop=stop)
+        config, node, found = prepare.prepare(path, given, command=command, say=say, stop=stop, held=held)
         say(f"{command} {node.name} of run {config.name}, key {node.identity.public_key[:16]}…")
         living = build(config, node, found, given)
         with closing(living):

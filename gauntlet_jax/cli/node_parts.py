@@ -1,8 +1,10 @@
 """What a node is made of, from its flags: config, key, bucket and the way to other nodes' buckets."""
 
 import dataclasses
+import fcntl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gauntlet_jax.build.processes import Node, Surroundings
@@ -14,6 +16,7 @@ from gauntlet_jax.planning.doctor import window_fault
 from gauntlet_jax.rewards.ledger_client import LedgerClient
 from gauntlet_jax.storage.endpoints import EndpointPolicy
 from gauntlet_jax.storage.identity import load_or_create
+from gauntlet_jax.storage.journal import read_journal, write_journal
 from gauntlet_jax.storage.object_store import Credentials, open_own_bucket, publish
 from gauntlet_jax.storage.public_bucket import PublicReader
 from gauntlet_jax.terms import check_terms, config_of
@@ -29,6 +32,7 @@ def prepare(
     command: str,
     say: Callable[[str], None],
     stop: threading.Event,
+    held: ExitStack,
 ) -> tuple[Config, Node, Surroundings]:
     """Everything that a node's build takes.
 
@@ -38,6 +42,7 @@ def prepare(
       command: "peer" or "validator".
       say: takes a line for the operator.
       stop: ends every wait for the ledger.
+      held: what the node holds while it lives: the lock of its home.
 
     Raises:
       ValueError: a flag, the config or the terms are wrong; one line says which.
@@ -60,6 +65,9 @@ def prepare(
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=flags.data_path))
     check_name(config.name)  # it names a folder, and may be the ledger's word
     home = flags.home if flags.home is not None else Path("runs") / config.name / "nodes" / flags.name
+    home.mkdir(parents=True, exist_ok=True)
+    held.enter_context(_sole_user(home))
+    _check_ledger(home, terms["ledger"])
     identity = load_or_create(home / "identity.key")
     fault = window_fault(config.times, commit_reveal=config.commit_reveal)
     if fault is not None and not flags.bucket.startswith("file:"):
@@ -76,6 +84,32 @@ def prepare(
         flags.ledger, identity=identity, name=flags.name, wait_seconds=_LEDGER_WAIT_SECONDS, stop=stop
     )
     return config, Node(flags.name, identity, own, address, home), Surroundings(ledger, public.open, say)
+
+
+@contextmanager
+def _sole_user(home: Path) -> Iterator[None]:
+    """Holds the lock of a node's home; two processes of one name would undo each other's work."""
+    with (home / "lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process lives in {home}: stop that one, or give this node another --name and --home"
+            ) from error
+        yield
+
+
+def _check_ledger(home: Path, ledger: str) -> None:
+    """What lies in a node's home belongs to one ledger: to go on from it on another would be to wait for ever."""
+    noted = home / "ledger"
+    if not noted.exists():
+        write_journal(noted, {"ledger": ledger})
+        return
+    found = read_journal(noted)
+    if found is None or found["ledger"] != ledger:
+        raise UsageError(
+            f"{home} belongs to a run on another ledger: give another --home, or remove all of it but identity.key"
+        )
 
 
 def read_credentials(flags: NodeFlags) -> Credentials | None:

@@ -80,18 +80,20 @@ class HashChain:
     An entry is known by (kind, round, account): its first content stands.
     """
 
-    def __init__(self, path: Path | str, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path | str, clock: Callable[[], float], *, durable: bool = False) -> None:
         """Opens the file, creating it if need be.
 
         Args:
           path: a file, or ":memory:".
           clock: seconds since the run's genesis; it goes into the chain.
+          durable: whether an entry is on the disk when posting it returns.
 
         Raises:
           OSError: the file cannot be opened.
           ValueError: the file is no ledger of this version.
         """
         self._path = str(path)
+        self._durable = durable
         self._clock = clock
         self._depth = 0
         with self._failures("cannot be opened"):
@@ -189,6 +191,11 @@ class HashChain:
         )
         return [_entry(row) for row in rows]
 
+    def first_hash(self) -> str:
+        """Hash of the first entry, which tells this table from every other; ``GENESIS`` for an empty one."""
+        row = self._database.execute("SELECT hash FROM entries WHERE seq = 1").fetchone()
+        return GENESIS if row is None else row[0]
+
     def newest(self, kind: str) -> Entry | None:
         """The entry of a kind that was posted last; None if there is none."""
         row = self._database.execute(
@@ -257,8 +264,9 @@ class HashChain:
         if not empty and stamp != [_APPLICATION_ID, _VERSION]:
             raise ValueError(f"{self._path} is no ledger of version {_VERSION}")
         self._database.execute("PRAGMA journal_mode = WAL")
-        # A power cut may take the newest entries, never the soundness; ``flush`` is for those that must stay.
-        self._database.execute("PRAGMA synchronous = NORMAL")
+        # Unless it is durable, a power cut may take the newest entries, never the soundness; ``flush`` is for those that must
+        # stay. What was said to others must always stay.
+        self._database.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         if empty:
             with self.transaction():
                 for statement in _SCHEMA.values():

@@ -153,7 +153,7 @@ class LedgerClient:
         assert self._identity is not None, "a client without an identity only reads"
         identity = self._identity
         if self._run is None:
-            self._run = self.terms()["run"]
+            self._run = self.terms()["ledger"]
 
         def signed() -> bytes:
             # Anew for every try: a call whose answer was lost may have been taken, and a nonce serves once.

@@ -48,7 +48,9 @@ class LedgerService:
           ledger: of the run.
         """
         self._ledger = ledger
-        self._run = ledger.terms()["run"]
+        self._run = ledger.terms()[
+            "ledger"
+        ]  # a run's name may be anybody's, and a call is for one ledger alone
 
     def settle(self) -> None:
         """Notes what time alone has decided.

@@ -41,7 +41,7 @@ class SharedRunLedger:
         """
         self._clock = clock
         self._moment = 0.0
-        self._ledger = SqliteLedger(path, self.now)
+        self._ledger = SqliteLedger(path, self.now, durable=True)
         self._chain = self._ledger.chain
         self._awake_since = self.now()
         self._terms: dict[str, Any] = {}
@@ -121,8 +121,8 @@ class SharedRunLedger:
         return self._ledger.head()
 
     def terms(self) -> dict[str, Any]:
-        """The run's terms."""
-        return dict(self._terms)
+        """The run's terms, with what tells this ledger from every other one under "ledger"."""
+        return {**self._terms, "ledger": self._chain.first_hash()}
 
     def transaction(self) -> AbstractContextManager[None]:
         """All that is posted inside is kept together, or none of it if the block raises."""

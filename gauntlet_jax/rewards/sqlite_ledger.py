@@ -22,19 +22,20 @@ class SqliteLedger:
     Equal calls under equal clocks give equal heads, whether a run went through or was resumed on the way.
     """
 
-    def __init__(self, path: Path | str, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path | str, clock: Callable[[], float], *, durable: bool = False) -> None:
         """Opens a ledger, creating it if need be.
 
         Args:
           path: a file, or ":memory:".
           clock: seconds since the run's genesis.
+          durable: whether what was posted survives a power cut at once.
 
         Raises:
           OSError: the file cannot be opened.
           ValueError: the file is no ledger of this version.
         """
         self._clock = clock
-        self.chain = HashChain(path, clock)
+        self.chain = HashChain(path, clock, durable=durable)
 
     def close(self) -> None:
         """Closes the file."""

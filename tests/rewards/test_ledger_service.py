@@ -3,6 +3,7 @@ import json
 import pytest
 
 from gauntlet_jax.rewards.ledger_service import DOMAIN, MAX_CALL_BYTES, LedgerService
+from gauntlet_jax.rewards.shared_ledger import SharedRunLedger
 from gauntlet_jax.storage import signed_json
 from gauntlet_jax.storage.identity import Identity
 
@@ -15,10 +16,17 @@ def signed(identity, call, name, nonce, arguments, *, domain=DOMAIN, **changes):
     return signed_json.sign(identity, domain, {**fields, **changes})
 
 
+def service_of(ledger):
+    """A service that takes calls for "trial", and not for what tells its ledger from others: the cases are made before it."""
+    service = LedgerService(ledger)
+    service._run = "trial"
+    return service
+
+
 @pytest.fixture
 def service(shared):
     """A service over a run in which ada (ADA's key) is registered."""
-    found = LedgerService(shared.ledger)
+    found = service_of(shared.ledger)
     assert found.call(signed(ADA, "register_peer", "ada", 10, {"bucket": "memory://ada"}))[0] == 200
     return found
 
@@ -63,7 +71,10 @@ def test_a_call_is_answered_with_what_it_did(service, shared):
         (signed(ADA, "register_peer", "ada", 11, {"bucket": "b"}, extra=1), "other fields"),
         (signed(ADA, "register_peer", "\ud800", 11, {"bucket": "b"}), "text that is no Unicode"),
         (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"ada": 10**400}}), "out of range"),
-        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"\ud800": 1}}), "text that is no Unicode"),
+        (
+            signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"\ud800": 1}}),
+            "text that is no Unicode",
+        ),
         (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"ada": -1.0}}), "out of range"),
         (signed(ADA, "post_weights", "ada", 11, {"round": -1, "weights": {}}), "round is of another"),
         (signed(ADA, "post_weights", "ada", 11, {"round": 10**40, "weights": {}}), "round is of another"),
@@ -106,15 +117,15 @@ def test_a_refused_call_cannot_be_repeated_when_it_would_be_taken(service, share
 def test_nonces_outlive_the_process(shared, tmp_path):
     path = tmp_path / "ledger.sqlite"
     call = signed(ADA, "register_peer", "ada", 7, {"bucket": "b"})
-    assert LedgerService(shared.reopen(path)).call(call)[0] == 200
-    service = LedgerService(shared.reopen(path))
+    assert service_of(shared.reopen(path)).call(call)[0] == 200
+    service = service_of(shared.reopen(path))
     assert "nonce was used" in service.call(call)[1]["error"]
     assert shared.ledger.verify() == 3  # terms, the peer, its key: nonces are no entries
 
 
 def test_a_full_disk_is_a_503_of_one_line_and_keeps_nothing(shared, tmp_path):
     ledger = shared.reopen(tmp_path / "ledger.sqlite")
-    service = LedgerService(ledger)
+    service = service_of(ledger)
     service.call(signed(EVE, "register_peer", "eve", 1, {"bucket": "b"}))
     # The limit on pages stands in for the disk's end: SQLite reports both alike.
     database = ledger._chain._database
@@ -165,3 +176,15 @@ def test_no_answer_has_the_secret(service, shared):
     told = json.dumps(answers) + repr(shared.ledger) + repr(service)
     assert shared.secret.decode() not in told
     assert shared.secret.hex() not in told
+
+
+def test_a_call_for_one_ledger_is_none_for_another_of_the_same_run(shared, tmp_path):
+    ours = shared.ledger.terms()["ledger"]
+    call = signed(ADA, "register_peer", "ada", 10, {"bucket": "memory://ada"}, run=ours)
+    other = SharedRunLedger(":memory:", lambda: 991.0)
+    other.found(shared.terms, anchor=None, start_delay=None)
+    other.begin(None)
+    assert other.terms()["run"] == shared.ledger.terms()["run"]
+    assert LedgerService(other).call(call) == (400, {"error": "the call is for another run"})
+    other.close()
+    assert LedgerService(shared.ledger).call(call)[0] == 200
