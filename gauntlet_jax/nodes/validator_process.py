@@ -150,7 +150,13 @@ class ValidatorProcess:
             stop.wait(POLL_SECONDS)
             return
         if self.judged < status.round:
-            self._judge(opening)
+            before = self._validator.state()
+            try:
+                self._judge(opening)
+            except BaseException:
+                # Half of a decision is none: the next try must not count the round twice.
+                self._validator.restore(before)
+                raise
             status = self._run.ledger.status()
         if status.round != opening.round or self._replica.round != opening.round:
             return

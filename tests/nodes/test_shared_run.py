@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from field import Field, share_compiled_steps
 
-from gauntlet_jax.config import FinalityConfig, PeerConfig, ValidatorConfig
+from gauntlet_jax.config import CompressionConfig, FinalityConfig, PeerConfig, ValidatorConfig
 from gauntlet_jax.nodes import validator_process
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.peer import artifact_key
@@ -104,6 +104,23 @@ def test_a_validator_that_is_killed_while_it_judges_comes_to_the_same_record(fie
     assert back.judged == 0
     field.judge("V1")
     assert back._own.document == killed._own.document
+
+
+def test_a_validator_whose_bucket_fails_counts_the_round_once(field, monkeypatch):
+    field.round()
+    field.upload()
+    validator, bucket = field.validators["V1"], field.buckets["V1"]
+    before = validator._validator.state()
+
+    def full(key, data):
+        raise OSError("the bucket is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "put", full)
+        with pytest.raises(OSError, match="full"):
+            field.judge("V1")
+    assert validator._validator.state() == before and validator.judged == 0
+    assert [peer.evaluations for peer in field.finish("V1").peers] == [2, 2, 2]
 
 
 def test_a_silent_lead_is_succeeded(field):
@@ -371,6 +388,32 @@ def test_a_record_that_nothing_leads_to_is_not_followed(field):
     wrong = published._replace(record=dataclasses.replace(published.record, params_digest="0" * 64))
     with pytest.raises(Diverged, match="round 0: the record of V1 cannot be followed"):
         replica.after(wrong, field.peers["ada"]._run.members(0), [field.open("memory://V1")])
+
+
+def test_a_run_whose_updates_are_no_signs_goes_on_without_an_artifact(config, tmp_path):
+    sparse = dataclasses.replace(
+        config, compression=CompressionConfig(method="sparseloco", beta=0.9, k=8, bits=2, inner_steps=4)
+    )
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        share_compiled_steps(monkeypatch, sparse)
+        field = Field(sparse, tmp_path)
+        for name in ("V1", "V2", "V3"):
+            field.start_validator(name)
+        for name in PEERS:
+            field.start_peer(name)
+        field.begin()
+        field.round()
+        field.upload()
+        field.judge()
+        assert field.validators["V1"]._own.update_planes == 0
+        gone = next(peer.name for peer in field.validators["V1"]._own.record.peers if peer.aggregated)
+        field.buckets[gone].delete_prefix("rounds/")
+        record = field.finish()
+        newcomer = field.start_peer(gone, fresh=True)
+        newcomer._run.catch_up(newcomer._replica, 2, stop=field.stop)
+        assert digest_of(newcomer) == record.params_digest
+        for process in field.peers.values():
+            process.close()
 
 
 def test_a_peer_goes_on_from_its_own_checkpoint(field):

@@ -27,7 +27,7 @@ VALIDATORS = ("V1", "V2")
 PEERS = tuple(f"P{number}" for number in range(1, 7))
 STRANGERS = ("S1", "S2")
 CUT, SLOW = "P3", "P4"
-SECONDS = 10
+SECONDS = 11
 
 CONFIG = """
 import dataclasses
@@ -44,7 +44,7 @@ def get_config():
         peers=tuple(PeerConfig(name) for name in {peers}),
         beacon="ledger",
         times=RoundTimes(seconds={seconds}, commit_closes=3, opens=4, closes=7),
-        finality=FinalityConfig(succession_seconds=2, veto_seconds=1),
+        finality=FinalityConfig(succession_seconds=2, veto_seconds=2),
         checkpoint_every=4,
     )
 """
