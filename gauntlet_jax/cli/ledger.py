@@ -91,6 +91,8 @@ def _serve(database: Path, flags: ServeFlags) -> int:
             ledger = SharedRunLedger(database, time.time)
             try:
                 ledger.begin(_open(ledger, database, flags))
+                if flags.config is not None:
+                    _check(flags.config, ledger.terms())
                 host, port = listening.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
                 told = f"ledger of run {ledger.terms()['run']} at http://{shown}:{port}"
@@ -131,6 +133,12 @@ def _secret(keep: Path) -> bytes:
         if os.fstat(file.fileno()).st_mode & 0o077:
             raise UsageError(f"{keep}: others may read it; mend that with chmod 600")
         return file.read(_SECRET_BYTES + 1)
+
+
+def _check(path: Path, terms: dict[str, Any]) -> None:
+    """Another config would not be this ledger's: better said than passed over."""
+    configs, modules = (importlib.import_module(f"gauntlet_jax.{name}") for name in ("config", "terms"))
+    modules.check_terms(overrides.load_config(str(path), configs.Config), terms)
 
 
 def _terms(path: Path) -> dict[str, Any]:
