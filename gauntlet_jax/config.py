@@ -275,10 +275,6 @@ def check(config: Config) -> None:
     for name, (value, below) in above.items():
         if not 0 < value < below:
             raise ValueError(f"{name}: {value} must be above 0 and below {below}")
-    if config.finality.veto_seconds > (left := config.times.seconds - config.times.closes):
-        raise ValueError(
-            f"finality.veto_seconds: {config.finality.veto_seconds} is more than a round has left after its put window, {left}"
-        )
     window = config.times.commit_window(0.0)
     if config.commit_reveal and not window.opens < window.closes:
         raise ValueError("times: with commit_reveal there must be time to commit before the put window opens")

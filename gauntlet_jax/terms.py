@@ -58,6 +58,12 @@ def terms_of(config: Config) -> dict[str, Any]:
       ValueError: a setting is wrong; one line says which.
     """
     check(config)
+    left = config.times.seconds - config.times.closes
+    if config.finality.veto_seconds > left:
+        raise ValueError(
+            f"finality.veto_seconds: {config.finality.veto_seconds} is more than a round has left after its put window,"
+            f" {left}: no round could become final before the next one should begin"
+        )
     whole = json.loads(to_json(config))
     shared = {name: whole[name] for name in (*_SECTIONS, *_SCALARS)}
     shared["slots"] = slots_of(config)

@@ -64,6 +64,12 @@ def test_a_model_made_by_code_needs_its_config():
         config_of(json.loads(json.dumps(terms)))
 
 
+def test_a_veto_that_outlasts_the_round_is_refused():
+    slow = dataclasses.replace(LOCAL, finality=dataclasses.replace(LOCAL.finality, veto_seconds=7.0))
+    with pytest.raises(ValueError, match=r"finality\.veto_seconds: 7\.0 is more than a round has left"):
+        terms_of(slow)
+
+
 def test_another_protocol_is_told_before_anything_else():
     with pytest.raises(ValueError, match="follows version 99 of the protocol"):
         config_of({"protocol": 99})
