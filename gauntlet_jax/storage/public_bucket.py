@@ -108,6 +108,10 @@ class PublicReader:
         self._pool.close()
 
 
+class _BrokenOff(BucketUnavailable):
+    """A connection ended before its answer did."""
+
+
 class PublicBucket:
     """A stranger's bucket behind HTTP."""
 
@@ -149,7 +153,15 @@ class PublicBucket:
 
     def _ask(self, method: str, key: str, max_bytes: int) -> tuple[Head | None, bytes]:
         until = self._now() + self._limits.seconds
-        url = self._url(method, check_key(key))
+        check_key(key)
+        try:
+            return self._ask_once(method, key, max_bytes, until)
+        except _BrokenOff:
+            # A server may end a connection that it kept open just as it is used again: once is bad luck.
+            return self._ask_once(method, key, max_bytes, until)
+
+    def _ask_once(self, method: str, key: str, max_bytes: int, until: float) -> tuple[Head | None, bytes]:
+        url = self._url(method, key)
         try:
             with (
                 self._turn(),
@@ -171,7 +183,7 @@ class PublicBucket:
         except httpcore.TimeoutException as error:
             raise BucketUnavailable("it did not answer in time") from error
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
-            raise BucketUnavailable("it broke the connection off, or speaks no HTTP") from error
+            raise _BrokenOff("it broke the connection off, or speaks no HTTP") from error
 
     def _body(self, response: httpcore.Response, head: Head, max_bytes: int, until: float) -> bytes:
         if head.size > max_bytes:
