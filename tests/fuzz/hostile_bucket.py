@@ -51,10 +51,11 @@ class Recording(dict[str, bytes]):
         return HostileBucket(self).get(key, max_bytes=max_bytes)
 
     def list(self, prefix: str, *, limit: int) -> list[str]:
-        raise NotImplementedError
+        return sorted(key for key in self if key.startswith(prefix))[:limit]
 
     def delete_prefix(self, prefix: str) -> None:
-        raise NotImplementedError
+        for key in self.list(prefix, limit=len(self)):
+            del self[key]
 
 
 def _size(found: bytes | int) -> int:

@@ -535,3 +535,22 @@ def test_old_artifacts_are_deleted(field, config):
     process._upload(contribution, opening, field.stop)
     assert field.buckets["ada"].list(f"{artifact_key(0)}/", limit=9) == []
     assert field.buckets["ada"].list(f"{artifact_key(1)}/", limit=9) != []
+
+
+def test_equal_stakes_take_turns_in_the_order_of_the_terms(config, tmp_path, shared_steps):
+    """The ledger goes by that order, so nodes must, in whatever order they have registered."""
+    equal = dataclasses.replace(
+        config, validators=tuple(ValidatorConfig(name, 1.0) for name in ("V1", "V2", "V3"))
+    )
+    field = Field(equal, tmp_path)
+    for name in ("V3", "V2", "V1"):
+        field.start_validator(name)
+    for name in PEERS:
+        field.start_peer(name)
+    field.begin()
+    field.round()
+    posting = field.ledger.record(0)
+    assert posting.validator == "V1"
+    assert not told(field, "it is not the turn of")
+    for process in field.peers.values():
+        process.close()
