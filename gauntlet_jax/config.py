@@ -6,9 +6,8 @@ described once, where it is used.
 
 import dataclasses
 import functools
+import hashlib
 import json
-import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,15 +16,14 @@ import tyro
 from jaxtyping import Array
 
 from gauntlet_jax import scoring
-from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.peer import Behavior
 from gauntlet_jax.nodes.rules import ValidatorRules
-from gauntlet_jax.rewards.ledger import RESERVE
-from gauntlet_jax.rewards.rules import RewardRules
+from gauntlet_jax.nodes.validator_attacks import ValidatorBehavior
+from gauntlet_jax.rewards.rules import RegistrationRules, RewardRules
 from gauntlet_jax.training.model import DecoderConfig
 from gauntlet_jax.training.train_step import learning_rate
-from gauntlet_jax.types import LossFn, Params, PeerId, PeerScoreFn, ScoreFn
+from gauntlet_jax.types import LossFn, Params, PeerScoreFn, ScoreFn
 
 ModelFn = Callable[[Array], tuple[Params, LossFn]]
 
@@ -49,14 +47,19 @@ class ValidatorConfig:
     """One validator of a run.
 
     Attributes:
-      name: its public name; a single process judges as the first one.
-      stake: its weight when records become final; the largest leads.
+      name: its public name.
+      stake: its weight when records become final and when weights are merged; the largest leads.
       key: its public key (64 hexadecimal characters); None gives the name to the first key that registers it.
+      behavior: in a simulation: "honest", "copier", "liar", "lying_lead" or "silent"; in a config file also a
+        ``ValidatorBehavior`` of your own.
+      friend: the peer that a "liar" or "lying_lead" favors.
     """
 
     name: str = "validator"
     stake: float = 1.0
     key: str | None = None
+    behavior: Annotated[str | ValidatorBehavior, tyro.conf.arg(constructor=str)] = "honest"
+    friend: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +67,12 @@ class FinalityConfig:
     """When a validator's record of a round becomes the final one, where validators are processes.
 
     Attributes:
+      weights_seconds: W: validators may commit to their weights so long after the put window; records are posted after that.
       succession_seconds: T: the validator of the next lower stake may post so much later.
       veto_seconds: V: more than half the stake may reject a posted record within this time.
     """
 
+    weights_seconds: float = 3.0
     succession_seconds: float = 5.0
     veto_seconds: float = 3.0
 
@@ -181,6 +186,7 @@ class Config:
       learning_rate: of the round's update.
       validator: how peers are judged.
       rewards: how they are paid.
+      registration: what it takes to become a peer of a shared run that does not name one.
       times: length of a round and its put window.
       mesh: devices.
       validators: who judges, by name and stake.
@@ -211,6 +217,7 @@ class Config:
     learning_rate: ScheduleConfig = ScheduleConfig()
     validator: ValidatorRules = ValidatorRules()
     rewards: RewardRules = RewardRules()
+    registration: RegistrationRules = RegistrationRules()
     times: RoundTimes = RoundTimes()
     mesh: MeshConfig = MeshConfig()
     validators: tuple[ValidatorConfig, ...] = (ValidatorConfig(),)
@@ -229,134 +236,18 @@ class Config:
     peer_score: Annotated[PeerScoreFn, tyro.conf.Suppress] = scoring.paper_peer_score
 
 
-def check(config: Config) -> None:
-    """Looks for settings that no run can have, before anything is loaded or written.
+def config_digest(text: str) -> str:
+    """sha256 (hex) of a config's JSON without the number of rounds, which a resumed run may change.
 
     Raises:
-      ValueError: one is out of its range; the line names it.
+      ValueError: the text is no JSON object.
     """
-    rules, data, rewards = config.validator, config.data, config.rewards
-    at_least_one = {
-        "rounds": config.rounds,
-        "heldout_every": config.heldout_every,
-        "checkpoint_every": config.checkpoint_every,
-        "checkpoints_kept": config.checkpoints_kept,
-        "artifacts_kept": config.artifacts_kept,
-        "data.length": data.length,
-        "data.batch": data.batch,
-        "data.capacity": data.capacity,
-        "data.heldout": data.heldout,
-        "data.max_bytes": 1 if data.max_bytes is None else data.max_bytes,
-        "compression.k": config.compression.k,
-        "compression.inner_steps": config.compression.inner_steps,
-        "learning_rate.schedule_rounds": config.learning_rate.schedule_rounds,
-        "validator.sample_size": 1 if rules.sample_size is None else rules.sample_size,
-        "validator.forgiven_after": rules.forgiven_after,
-        "validator.negative_scores_exclude": rules.negative_scores_exclude,
-        "rewards.top": 1 if rewards.top is None else rewards.top,
-        "mesh.data": config.mesh.data,
-        "mesh.fsdp": config.mesh.fsdp,
-        "mesh.tensor": config.mesh.tensor,
-    }
-    for name, value in at_least_one.items():
-        if value < 1:
-            raise ValueError(f"{name}: {value}, at least 1 is needed")
-    above = {
-        "learning_rate.peak": (config.learning_rate.peak, math.inf),
-        "baseline_learning_rate": (config.baseline_learning_rate, math.inf),
-        "validator.step_fraction": (rules.step_fraction, math.inf),
-        "validator.max_sync_score": (rules.max_sync_score, math.inf),
-        "validator.slash_factor": (rules.slash_factor, 1.0),
-        "rewards.power": (rewards.power, math.inf),
-        "finality.succession_seconds": (config.finality.succession_seconds, math.inf),
-        "finality.veto_seconds": (config.finality.veto_seconds, math.inf),
-        **{f"validators: {v.name}'s stake": (v.stake, math.inf) for v in config.validators},
-    }
-    for name, (value, below) in above.items():
-        if not 0 < value < below:
-            raise ValueError(f"{name}: {value} must be above 0 and below {below}")
-    window = config.times.commit_window(0.0)
-    if config.commit_reveal and not window.opens < window.closes:
-        raise ValueError("times: with commit_reveal there must be time to commit before the put window opens")
-    if slots_of(config) < len(config.peers):
-        raise ValueError(f"slots: {config.slots} is less than the {len(config.peers)} peers that have one")
-    if not config.validators:
-        raise ValueError("validators: a run needs at least one")
-    taken = {"assigned", "random"} & set(config.scores)
-    if taken:
-        raise ValueError(f"scores: {', '.join(sorted(taken))} is a name of the built-in scores, give another")
-    fractions = {"validator.proof_decay": rules.proof_decay, "compression.beta": config.compression.beta}
-    for name, value in fractions.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}: {value} must be at least 0 and below 1")
-    if not 0 <= rewards.emission < 2**63:
-        raise ValueError(f"rewards.emission: {rewards.emission} must be at least 0 and below 2**63")
-    if not 0 <= config.learning_rate.warmup_rounds < config.learning_rate.schedule_rounds:
-        raise ValueError(
-            f"learning_rate.warmup_rounds: {config.learning_rate.warmup_rounds} must be at least 0 and below"
-            f" schedule_rounds, {config.learning_rate.schedule_rounds}"
-        )
-    if data.heldout % data.batch:
-        raise ValueError(
-            f"data.heldout: {data.heldout} sequences are no multiple of data.batch, {data.batch}"
-        )
-    if data.batch % (config.mesh.data * config.mesh.fsdp):
-        raise ValueError(
-            f"data.batch: {data.batch} sequences cannot be split over mesh.data x mesh.fsdp,"
-            f" {config.mesh.data} x {config.mesh.fsdp}"
-        )
-
-
-def slots_of(config: Config) -> int:
-    """Places for peers in the assignment of data."""
-    return len(config.peers) if config.slots is None else config.slots
-
-
-def check_name(name: str) -> None:
-    """Raises ValueError if a node cannot be called so: its name is one of a folder too."""
-    if name == RESERVE or re.fullmatch(r"\w[\w.-]{0,63}", name, re.ASCII) is None:
-        raise ValueError(
-            f"the name {name[:80]!r} must be 1 to 64 letters, digits, _ . or -, and not {RESERVE!r}"
-        )
-
-
-def behaviors_of(config: Config) -> dict[PeerId, Behavior]:
-    """The peers' behaviors by name.
-
-    Raises:
-      ValueError: a name, a behavior, its data or its time of upload is not possible; the line names the peer.
-    """
-    if not config.peers:
-        raise ValueError("peers: a run needs at least one")
-    names = [*(peer.name for peer in config.peers), *(validator.name for validator in config.validators)]
-    if len(set(names)) < len(names):
-        raise ValueError(f"peers, validators: names must differ, {names} do not")
-    for name in names:
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise ValueError(f"peers: {error}") from error
-    found = {}
-    for peer in config.peers:
-        behavior = BEHAVIORS.get(peer.behavior) if isinstance(peer.behavior, str) else peer.behavior
-        if behavior is None:
-            raise ValueError(
-                f"peers: {peer.name} has the unknown behavior {peer.behavior!r}; known are {', '.join(BEHAVIORS)}"
-            )
-        if behavior.batches > config.data.capacity:
-            raise ValueError(
-                f"data.capacity: {peer.name} trains on {behavior.batches} batches, {config.data.capacity} may be declared"
-            )
-        window, part = config.times.window(0), behavior.uploads_at
-        if (
-            part is not None
-            and not 0 <= window.opens + part * (window.closes - window.opens) <= config.times.seconds
-        ):
-            raise ValueError(
-                f"times: {peer.name} uploads at {part} of the put window, which is not within the round"
-            )
-        found[peer.name] = behavior
-    return found
+    given = json.loads(text)
+    if not isinstance(given, dict):
+        raise ValueError("a config is a JSON object")
+    whole = {name: value for name, value in given.items() if name != "rounds"}
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_json(config: Config) -> str:

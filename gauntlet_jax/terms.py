@@ -18,17 +18,16 @@ from gauntlet_jax.config import (
     PeerConfig,
     ScheduleConfig,
     ValidatorConfig,
-    check,
-    slots_of,
     to_json,
 )
+from gauntlet_jax.config_check import check, slots_of
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.rules import ValidatorRules
-from gauntlet_jax.rewards.rules import RewardRules
+from gauntlet_jax.rewards.rules import RegistrationRules, RewardRules
 from gauntlet_jax.storage.artifact import PROTOCOL
 from gauntlet_jax.training.model import DecoderConfig
 
-_SECTIONS: Mapping[str, type] = {
+SECTIONS: Mapping[str, type] = {
     "model": DecoderConfig,
     "data": DataConfig,
     "compression": CompressionConfig,
@@ -37,6 +36,7 @@ _SECTIONS: Mapping[str, type] = {
     "rewards": RewardRules,
     "times": RoundTimes,
     "finality": FinalityConfig,
+    "registration": RegistrationRules,
 }
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 _SCALARS: Mapping[str, Any] = {
@@ -48,7 +48,14 @@ _SCALARS: Mapping[str, Any] = {
     "heldout_every": _Count,
     "artifacts_kept": _Count,
 }
+_VALIDATOR = ("name", "stake", "key")  # how it behaves is a matter of simulations
 _LOCAL = ("path",)  # of "data": where a node keeps the text
+
+
+class _Validator(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    stake: float
+    key: str | None
 
 
 def terms_of(config: Config) -> dict[str, Any]:
@@ -59,13 +66,14 @@ def terms_of(config: Config) -> dict[str, Any]:
     """
     check(config)
     left = config.times.seconds - config.times.closes
-    if config.finality.veto_seconds > left:
+    needed = config.finality.weights_seconds + config.finality.veto_seconds
+    if needed > left:
         raise ValueError(
-            f"finality.veto_seconds: {config.finality.veto_seconds} is more than a round has left after its put window,"
-            f" {left}: no round could become final before the next one should begin"
+            f"finality: weights_seconds + veto_seconds, {needed}, is more than a round has left after its put window, {left}:"
+            " no round could become final before the next one should begin"
         )
     whole = json.loads(to_json(config))
-    shared = {name: whole[name] for name in (*_SECTIONS, *_SCALARS)}
+    shared = {name: whole[name] for name in (*SECTIONS, *_SCALARS)}
     shared["slots"] = slots_of(config)
     shared["data"] = {key: value for key, value in shared["data"].items() if key not in _LOCAL}
     shared["functions"] = {name: whole[name] for name in ("build_model", "scores", "peer_score")}
@@ -75,7 +83,8 @@ def terms_of(config: Config) -> dict[str, Any]:
         "rounds": config.rounds,
         "slots": slots_of(config),
         "peers": [peer.name for peer in config.peers],
-        "validators": whole["validators"],
+        "validators": [{key: entry[key] for key in _VALIDATOR} for entry in whole["validators"]],
+        "registration": whole["registration"],
         "emission": config.rewards.emission,
         "times": whole["times"],
         "finality": whole["finality"],
@@ -102,14 +111,15 @@ def config_of(terms: Mapping[str, Any]) -> Config:
             raise ValueError(
                 f"the run's model is made by {shared['functions']['build_model']}: give the config file that has it"
             )
-        sections = {
-            name: msgspec.convert(shared[name], kind, strict=True) for name, kind in _SECTIONS.items()
-        }
+        sections = {name: msgspec.convert(shared[name], kind, strict=True) for name, kind in SECTIONS.items()}
         scalars = {name: msgspec.convert(shared[name], kind, strict=True) for name, kind in _SCALARS.items()}
         config = Config(
             name=msgspec.convert(terms["run"], str),
             peers=tuple(PeerConfig(name) for name in msgspec.convert(terms["peers"], list[str])),
-            validators=msgspec.convert(terms["validators"], tuple[ValidatorConfig, ...]),
+            validators=tuple(
+                ValidatorConfig(entry.name, entry.stake, entry.key)
+                for entry in msgspec.convert(terms["validators"], tuple[_Validator, ...], strict=True)
+            ),
             beacon=msgspec.convert(terms["beacon"], Literal["seeded", "ledger"]),
             **sections,
             **scalars,

@@ -16,6 +16,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run slow tests at their full size")
+    parser.addoption("--chain-url", help="a node for the tests marked chain, such as ws://127.0.0.1:9944")
+    parser.addoption("--chain-netuid", help="the subnet on it")
+    parser.addoption(
+        "--chain-wallet", help="NAME/HOTKEY of a registered validator; without one they only read"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -122,9 +122,12 @@ def test_a_run_folder_holds_ledger_store_and_checkpoints(tmp_path: Path):
 def test_the_baseline_reads_all_that_the_honest_are_assigned(tmp_path: Path):
     with closing(build_simulation(dataclasses.replace(TINY, baseline="adamw"), tmp_path)) as simulation:
         batches = simulation._baseline.data(5)
-        assignment = simulation._validator._assignment
+        assignment = simulation._panel.seats[0].validator._primary_evaluation._assignment
         windows = np.concatenate([assignment.assigned(5, 0, 4), assignment.assigned(5, 1, 8)])
-        np.testing.assert_array_equal(np.concatenate(batches), simulation._validator._batch_of(windows))
+        np.testing.assert_array_equal(
+            np.concatenate(batches),
+            simulation._panel.seats[0].validator._primary_evaluation._batch_of(windows),
+        )
 
 
 def test_a_gradient_that_lies_elsewhere_is_encoded_under_a_mesh(tmp_path):

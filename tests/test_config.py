@@ -13,9 +13,9 @@ from gauntlet_jax.config import (
     MeshConfig,
     PeerConfig,
     ScheduleConfig,
-    check,
     to_json,
 )
+from gauntlet_jax.config_check import check
 from gauntlet_jax.nodes.attacks import STALE
 from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.rewards.rules import RewardRules

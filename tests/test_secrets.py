@@ -50,7 +50,7 @@ CONFIG = Config(
     validators=(ValidatorConfig("V1", stake=1.0),),
     commit_reveal=True,
     times=RoundTimes(seconds=12.0, commit_closes=4.0, opens=4.0, closes=8.0),
-    finality=FinalityConfig(succession_seconds=2.0, veto_seconds=1.0),
+    finality=FinalityConfig(weights_seconds=1.0, succession_seconds=2.0, veto_seconds=1.0),
     checkpoint_every=1,
 )
 NAMES = ("ada", "ben", "V1")
@@ -174,7 +174,9 @@ def a_round(run):
         nodes[name]._peer.upload(contribution)
     run.move_to(start + 8.1)
     nodes["V1"]._turn(reader.status(), stop)
-    run.move_to(start + 9.5)
+    run.move_to(start + 9.1)  # commits to weights are closed
+    nodes["V1"]._turn(reader.status(), stop)
+    run.move_to(start + 10.5)
     for node in nodes.values():
         node._run.catch_up(node._replica, 1, stop=stop)
     for name in ("ada", "ben"):
@@ -215,7 +217,7 @@ def what_goes_wrong(run):
         (ValueError, lambda: Credentials("AK OWNER", WRITE_KEY)),
         (LedgerRefused, lambda: eve.register_peer("ada", "file:///srv")),
         (NotYetKnown, lambda: eve.beacon(1, "closing")),
-        (LedgerRefused, lambda: eve.post_weights(1, {"ada": 1.0})),
+        (LedgerRefused, lambda: eve.commit_weights(1, {"ada": 1.0}, bytes(32))),
         (
             ValueError,
             lambda: SharedRunLedger(run.folder / "ledger.sqlite", lambda: 0.0).begin(BEACON_SECRET[::-1]),

@@ -1,6 +1,8 @@
 """The parts that every node of a run is made of: its task, its data and its compiled steps."""
 
 import functools
+import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +12,12 @@ import optax
 
 from gauntlet_jax import compression, scoring
 from gauntlet_jax.compression import Aggregator, Compressor
-from gauntlet_jax.config import Config, slots_of
+from gauntlet_jax.config import Config
+from gauntlet_jax.config_check import slots_of
 from gauntlet_jax.nodes.peer import PeerSteps
+from gauntlet_jax.nodes.primary_evaluation import BUILT_IN_SCORES, Evaluation, PrimaryEvaluation
 from gauntlet_jax.nodes.stopwatch import Step, Stopwatch
-from gauntlet_jax.nodes.validator import BUILT_IN_SCORES, Validator, ValidatorSteps
+from gauntlet_jax.nodes.validator import Validator, ValidatorSteps
 from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
 from gauntlet_jax.training.assignment import Assignment
 from gauntlet_jax.training.corpus import Corpus, load_corpus
@@ -52,6 +56,14 @@ def read_corpus(config: Config) -> Corpus:
         max_bytes=data.max_bytes,
         text_column=data.text_column,
     )
+
+
+def digest_of(corpus: Corpus) -> str:
+    """sha256 of the training windows: two nodes train on the same text exactly when these are equal."""
+    running = hashlib.sha256(repr((corpus.windows.shape, corpus.windows.dtype.name)).encode())
+    for start in range(0, len(corpus.windows), 65536):
+        running.update(np.ascontiguousarray(corpus.windows[start : start + 65536]).data)
+    return running.hexdigest()
 
 
 def make_task(config: Config, corpus: Corpus) -> Task:
@@ -175,6 +187,9 @@ class Steps:
         """
         config, params = self._config, self._task.params
         batch = jax.ShapeDtypeStruct((config.data.batch, config.data.length + 1), jnp.int32)
+        sample = jax.ShapeDtypeStruct(
+            (config.validator.sample_batches * config.data.batch, config.data.length + 1), jnp.int32
+        )
         scalar = jax.ShapeDtypeStruct((), jnp.float32)
         arrays = compression.array_shapes(self._task.compressor.format)
         unpack = functools.partial(compression.unpack, self._task.compressor.format)
@@ -189,12 +204,14 @@ class Steps:
         ]
         if validator:
             work.insert(0, (self.loss, (params, batch)))
+            if config.validator.sample_batches > 1:
+                work.insert(0, (self.loss, (params, sample)))
         if peer:
             work.insert(0, (self._encode, (jax.eval_shape(self.peer.init, params), params)))
         if peer and config.compression.method == "demo":
             work.insert(0, (self.gradient.gradient, (params, batch)))
         if validator and not config.scores_read_aggregate:
-            work.insert(0, (self.validator.evaluate, (params, sent, None, batch, batch, scalar, scalar)))
+            work.insert(0, (self.validator.evaluate, (params, sent, None, sample, sample, scalar, scalar)))
         return work
 
     def timed_gradient(self, kind: str) -> GradientSteps:
@@ -232,8 +249,25 @@ def make_validator(
     *,
     readers: int = 1,
     wait_seconds: float | None = None,
+    wrap: Callable[[Evaluation], Evaluation] = lambda evaluation: evaluation,
 ) -> Validator:
-    """A validator of a run, who knows no peer yet; the last two arguments are those of ``Inspector``."""
+    """A validator of a run, who knows no peer yet.
+
+    Args:
+      name: its own.
+      config, task, data, steps: of the run.
+      readers, wait_seconds: how buckets are read (see ``Inspector``).
+      wrap: puts something around the evaluation.
+    """
+    evaluation = PrimaryEvaluation(
+        slots=slots_of(config),
+        assignment=data.assignment,
+        sample=config.validator.sample_batches * config.data.batch,
+        batch_of=data.batch_of,
+        loss=steps.validator.loss,
+        evaluate=steps.validator.evaluate,
+        step_fraction=config.validator.step_fraction,
+    )
     return Validator(
         name,
         slots=slots_of(config),
@@ -242,9 +276,9 @@ def make_validator(
         steps=steps.validator,
         fmt=task.compressor.format,
         schema=steps.schema,
-        assignment=data.assignment,
+        evaluation=wrap(evaluation),
         batch=config.data.batch,
-        batch_of=data.batch_of,
+        capacity=data.assignment.capacity,
         peer_score=config.peer_score,
         stopwatch=steps.stopwatch,
         aggregate_for_scores=config.scores_read_aggregate,

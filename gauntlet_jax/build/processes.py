@@ -1,28 +1,26 @@
 """From a config and a ledger to one node of a shared run: a peer or a validator that lives in a process of its own."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from gauntlet_jax.build.parts import Data, Steps, Task, make_task, make_validator, read_corpus
-from gauntlet_jax.config import Config, behaviors_of, check, slots_of
+from gauntlet_jax.build.parts import Data, Steps, Task, digest_of, make_task, make_validator, read_corpus
+from gauntlet_jax.config import Config
+from gauntlet_jax.config_check import behaviors_of, check, slots_of
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.beacon import LedgerBeacon, SeededBeacon
 from gauntlet_jax.nodes.peer import Arrays, Behavior, Opening, Peer
 from gauntlet_jax.nodes.peer_process import PeerProcess
 from gauntlet_jax.nodes.public_view import artifacts_of
+from gauntlet_jax.nodes.publisher import Publishing
 from gauntlet_jax.nodes.replica import Replica, ReplicaSteps
 from gauntlet_jax.nodes.shared_run import RunRules, SharedRun
 from gauntlet_jax.nodes.stopwatch import compile_all
-from gauntlet_jax.nodes.validator_process import Publishing, ValidatorProcess
+from gauntlet_jax.nodes.validator_process import ValidatorProcess
 from gauntlet_jax.rewards.ledger import SharedLedger
-from gauntlet_jax.storage.bucket import Bucket, MemoryBucket, ReadableBucket
+from gauntlet_jax.storage.bucket import Bucket, FolderBucket, MemoryBucket, ReadableBucket
 from gauntlet_jax.storage.checkpoint import Checkpoints
 from gauntlet_jax.storage.identity import Identity
-from gauntlet_jax.training.corpus import Corpus
 from gauntlet_jax.training.eval_step import mean_loss
 from gauntlet_jax.types import PeerId
 
@@ -166,8 +164,8 @@ def build_validator(config: Config, node: Node, found: Surroundings) -> Validato
         Publishing(
             identity=node.identity,
             bucket=node.bucket,
+            unpublished=FolderBucket(node.folder / "unpublished", lambda: 0.0),
             slots=slots_of(config),
-            emission=config.rewards.emission,
             heldout_loss=lambda params: mean_loss(steps.loss, params, list(data.heldout)),
             heldout_every=config.heldout_every,
             signed=config.compression.method == "demo",
@@ -202,7 +200,7 @@ def _parts(config: Config, found: Surroundings, *, peer: bool) -> _Parts:
             succession_seconds=config.finality.succession_seconds,
             veto_seconds=config.finality.veto_seconds,
             checkpoint_every=config.checkpoint_every,
-            corpus=_digest_of(corpus),
+            corpus=digest_of(corpus),
         ),
         beacon=SeededBeacon(config.seed) if config.beacon == "seeded" else LedgerBeacon(found.ledger),
         open_bucket=found.open_bucket,
@@ -218,11 +216,3 @@ def _parts(config: Config, found: Surroundings, *, peer: bool) -> _Parts:
         say=found.say,
     )
     return _Parts(task, data, steps, run, replica)
-
-
-def _digest_of(corpus: Corpus) -> str:
-    """sha256 of the training windows: two nodes train on the same text exactly when these are equal."""
-    running = hashlib.sha256(repr((corpus.windows.shape, corpus.windows.dtype.name)).encode())
-    for start in range(0, len(corpus.windows), 65536):
-        running.update(np.ascontiguousarray(corpus.windows[start : start + 65536]).data)
-    return running.hexdigest()

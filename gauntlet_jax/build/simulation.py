@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from gauntlet_jax import compression
-from gauntlet_jax.build.parts import Data, Steps, Task, make_task, make_validator, read_corpus
-from gauntlet_jax.config import Config, behaviors_of, check
+from gauntlet_jax.build.parts import Data, Steps, Task, digest_of, make_task, make_validator, read_corpus
+from gauntlet_jax.config import Config, config_digest, to_json
+from gauntlet_jax.config_check import behaviors_of, check, validator_behaviors_of
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.beacon import SeededBeacon, derive
 from gauntlet_jax.nodes.clock import ManualClock
 from gauntlet_jax.nodes.inspection import Member
+from gauntlet_jax.nodes.panel import Panel, Seat
 from gauntlet_jax.nodes.peer import Arrays, Peer
 from gauntlet_jax.nodes.public_view import artifacts_of
 from gauntlet_jax.nodes.simulation import Baseline, Heldout, Simulation
@@ -51,24 +53,38 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
     clock = ManualClock()
     roots = {name: "memory://" if config.store == "memory" else _url(folder, name) for name in names}
     buckets = {name: open_bucket(url, clock=clock) for name, url in roots.items()}
-    validator = make_validator(config.validators[0].name, config, task, data, steps)
+    seats = [
+        Seat(
+            make_validator(validator.name, config, task, data, steps),
+            float(validator.stake),
+            validator.behavior if isinstance(validator.behavior, str) else "custom",
+            acts,
+            validator.friend or "",
+        )
+        for validator, acts in zip(config.validators, validator_behaviors_of(config), strict=True)
+    ]
     members = {
         name: Member(name, slot, buckets[name], identities[name].public_key)
         for slot, name in enumerate(names)
     }
-    for member in members.values():
-        validator.admit(member)
+    for seat in seats:
+        for member in members.values():
+            seat.validator.admit(member)
     baseline = _baseline(config, task, data, steps) if config.baseline == "adamw" else None
 
     ledger = SqliteLedger(folder / "ledger.sqlite", clock)
+    ledger.post_inputs(config_digest(to_json(config)), digest_of(corpus))
     for name in names:
         ledger.register(name, f"store/{name}")
+    for seat in seats:
+        ledger.register_validator(seat.validator.name, seat.stake)
 
     def others(reader: PeerId, round: int) -> Iterator[tuple[PeerId, Arrays]]:
         """What the other peers' public buckets hold so far, best paid in the round before first."""
         if round < 0:
             return iter(())
-        weights = ledger.weights(round - 1).get(validator.name, {}) if round else {}
+        before = ledger.epoch(round - 1) if round else None
+        weights = {} if before is None else before.incentive
         return artifacts_of(
             sorted(
                 (member for name, member in members.items() if name != reader),
@@ -107,7 +123,9 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
         behaviors={
             peer.name: peer.behavior if isinstance(peer.behavior, str) else "custom" for peer in config.peers
         },
-        validator=validator,
+        panel=Panel(seats),
+        emission=config.rewards.emission,
+        salt=functools.partial(derive, b"simulated salt", config.seed),
         apply=steps.apply,
         loss=steps.loss,
         learning_rate=config.learning_rate.schedule(),

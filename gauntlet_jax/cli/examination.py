@@ -13,7 +13,8 @@ import jax
 from gauntlet_jax.cli import bucket_examination, overrides
 from gauntlet_jax.cli.node import NodeFlags
 from gauntlet_jax.cli.run_folder import one_line
-from gauntlet_jax.config import Config, check_name
+from gauntlet_jax.config import Config
+from gauntlet_jax.config_check import check_name
 from gauntlet_jax.planning import doctor
 from gauntlet_jax.planning.doctor import Finding
 from gauntlet_jax.planning.needs import needs_of

@@ -116,7 +116,12 @@ def one_round(
         ("aggregated", "yes" if peer.aggregated else "no"),
         ("incentive", f"{peer.incentive:.2%} of the round"),
         ("payable", "yes" if peer.payable else f"no: {reasons.unpayable(peer, config)}"),
-        ("payout", f"{peer.payout:,} of {record.emission:,} units (reserve {record.reserve:,})"),
+        ("consensus", _number(peer.consensus, "{:.4f} of the weights, over all validators")),
+        (
+            "payout",
+            f"{peer.payout:,} of {record.emission:,} units (validators"
+            f" {sum(one.payout for one in record.validators):,}, reserve {record.reserve:,})",
+        ),
     ]
     width = max(len(label) for label, _ in rows)
     lines = [f"{peer.name}, round {record.round}", ""]

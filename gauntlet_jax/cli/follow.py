@@ -110,9 +110,7 @@ def _follow(
         onlooker.watch(console, stop)
         if len(records) == config.rounds:
             first, last = onlooker.postings()
-            known = followed.summary(
-                terms, config, records, first=first, last=last, validators=onlooker.validators()
-            )
+            known = followed.summary(terms, config, records, first=first, last=last)
             _write_summary(folder, known)
     again = shlex.join(["gauntlet", "follow", url, *rest, *([] if flags.out else ["--out", str(folder)])])
     _close(console, folder, records, config.rounds, again)

@@ -8,11 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gauntlet_jax.config import Config, check_name
+from gauntlet_jax.config import Config
+from gauntlet_jax.config_check import check_name
 from gauntlet_jax.nodes.record import RoundRecord
-from gauntlet_jax.nodes.summary import peer_summary
+from gauntlet_jax.nodes.summary import peer_summary, validator_summary
 from gauntlet_jax.planning.needs import needs_of
-from gauntlet_jax.rewards.ledger import Posting, Registration
+from gauntlet_jax.rewards.ledger import Posting
 from gauntlet_jax.terms import config_of
 
 
@@ -59,7 +60,6 @@ def summary(
     *,
     first: Posting,
     last: Posting,
-    validators: Sequence[Registration],
 ) -> dict[str, Any]:
     """The content of ``summary.json``, schema 1, as far as the public knows it.
 
@@ -69,7 +69,6 @@ def summary(
       records: of all rounds, at least one.
       first: the final posting of the first of them.
       last: of the last.
-      validators: who is registered.
     """
     needs = None if is_made_by_code(terms) else needs_of(config)
     stored = [peer.bytes for record in records for peer in record.peers if peer.bytes is not None]
@@ -95,9 +94,7 @@ def summary(
         },
         "payout_total": sum(peer.payout for record in records for peer in record.peers),
         "reserve": sum(record.reserve for record in records),
-        "validators": [
-            {"name": entry.name, "stake": entry.stake, "trust": None, "dividends": None}
-            for entry in validators
-        ],
+        "remainder": sum(record.remainder for record in records),
+        "validators": [validator_summary(one.name, records) for one in records[-1].validators],
         "peers": [peer_summary(name, records) for name in names],
     }

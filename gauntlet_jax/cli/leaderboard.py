@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gauntlet_jax.nodes.record import PeerRecord, RoundRecord
+from gauntlet_jax.nodes.summary import validator_summary
 
 HONEST = ("honest", "double_data")
 NEUTRAL = ("unknown", "custom")  # in the field nobody declares a behavior, and a config may bring its own
@@ -95,6 +96,25 @@ def plain_table(records: Sequence[RoundRecord]) -> str:
             f"{last.rating_mu:>5.1f} +/- {last.rating_sigma:<5.1f} {last.proof_of_computation:>+6.2f} "
             f"{last.standing:>8.2f} {last.peer_score:>9.2f} {row.share:>8.1%} "
             f"{row.aggregated:>10}  {row.refusal}"
+        )
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def validators_table(records: Sequence[RoundRecord]) -> str:
+    """The validators as plain text: how far the others agree with them, and what that earns; "" before any was paid."""
+    rows = [validator_summary(one.name, records) for one in records[-1].validators]
+    if not rows:
+        return ""
+    stakes = sum(row["stake"] for row in rows)
+    head = f"    {'validator':<12} {'behavior':<12} {'stake':>7} {'trust':>6} {'dividends':>9} {'for its stake':>13}  vetoed"
+    lines = [head, "-" * WIDTH]
+    for row in sorted(rows, key=lambda row: -row["payout"]):
+        share = row["stake"] / stakes
+        vetoed = f"x{row['vetoed']}" if row["vetoed"] else ""
+        line = (
+            f"    {printable(row['name'], 12):<12} {printable(row['behavior'], 12):<12} {row['stake']:>7g} {row['trust']:>6.2f} "
+            f"{row['dividends']:>9.1%} {row['dividends'] / share:>13.2f}  {vetoed}"
         )
         lines.append(line.rstrip())
     return "\n".join(lines)

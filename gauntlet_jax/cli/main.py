@@ -19,6 +19,8 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "look for what would keep a peer or a validator from taking part, before it does",
     "follow": "watch a shared run from outside, and keep its records for report and explain",
     "report": "write a run as one self-contained HTML page",
+    "lab": "study small runs: whether several identities of one strategist pay",
+    "audit": "compute a run again from its artifacts, records and ledger alone, and say where it differs",
     "explain": "say why a peer was paid what it was paid, in the whole run or in one round",
 }
 

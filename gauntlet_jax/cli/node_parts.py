@@ -11,7 +11,8 @@ from gauntlet_jax.build.processes import Node, Surroundings
 from gauntlet_jax.cli import overrides
 from gauntlet_jax.cli.node import NodeFlags, credentials
 from gauntlet_jax.cli.run_folder import UsageError
-from gauntlet_jax.config import Config, check_name
+from gauntlet_jax.config import Config
+from gauntlet_jax.config_check import check_name
 from gauntlet_jax.planning.doctor import window_fault
 from gauntlet_jax.rewards.ledger_client import LedgerClient
 from gauntlet_jax.storage.endpoints import EndpointPolicy

@@ -9,11 +9,13 @@ from rich.console import Console
 
 from gauntlet_jax.cli import leaderboard
 from gauntlet_jax.cli.run_folder import UsageError
-from gauntlet_jax.config import Config, slots_of
+from gauntlet_jax.config import Config
+from gauntlet_jax.config_check import slots_of
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.public_run import NoRecord, PublicRun
-from gauntlet_jax.nodes.record import RoundRecord, to_json
-from gauntlet_jax.rewards.ledger import LedgerUnreachable, Posting, Registration, RunStatus
+from gauntlet_jax.nodes.record import RoundRecord, as_judged, to_json
+from gauntlet_jax.nodes.settlement import paid
+from gauntlet_jax.rewards.ledger import LedgerUnreachable, Posting, RunStatus
 from gauntlet_jax.rewards.ledger_client import LedgerClient
 from gauntlet_jax.storage.endpoints import EndpointPolicy, RefusedAddress
 from gauntlet_jax.storage.public_bucket import PublicReader
@@ -83,10 +85,6 @@ class Onlooker:
         assert first is not None and last is not None, "the run is over"
         return first, last
 
-    def validators(self) -> list[Registration]:
-        """The run's validators."""
-        return self._run.validators()
-
     @property
     def _is_done(self) -> bool:
         return len(self._records) == self._config.rounds and not self._kept
@@ -102,15 +100,18 @@ class Onlooker:
             if posting is None:
                 return False
             published = self._run.posted(posting)
+            epoch = self._run.ledger.epoch(len(self._records))
         except (LedgerUnreachable, NoRecord) as error:
             if isinstance(error, NoRecord):
                 self._check_readable()
             self._once(f"{error}; trying again")
             return False
+        if epoch is None:
+            self._once(f"round {len(self._records)}: final, and not paid yet")
+            return False
         self._said = ""
-        record = published.record
-        if {peer.name: peer.payout for peer in record.peers} != dict(posting.payouts):
-            self._tell(f"round {record.round}: the ledger paid otherwise than its record says")
+        stakes = {entry.name: entry.stake for entry in self._run.validators()}
+        record = paid(published.record, epoch, stakes=stakes, behaviors={}, vetoed={})
         self._lines.write(to_json(record) + "\n")
         self._lines.flush()
         self._records.append(record)
@@ -119,7 +120,7 @@ class Onlooker:
     def _check_kept(self) -> None:
         """The newest record of an earlier process must be this run's too."""
         posting = self._run.ledger.record(self._kept - 1)
-        if posting is None or to_json(self._run.posted(posting).record) != to_json(self._records[-1]):
+        if posting is None or self._run.posted(posting).record != as_judged(self._records[-1]):
             raise UsageError(
                 "the folder holds another run of the same config: give another --out for this one"
             )

@@ -20,6 +20,7 @@ from gauntlet_jax.cli import reasons, run_folder
 from gauntlet_jax.cli.leaderboard import HONEST, NEUTRAL, standings
 from gauntlet_jax.cli.run_folder import Run, UsageError
 from gauntlet_jax.nodes.record import PeerRecord, RoundRecord
+from gauntlet_jax.nodes.summary import validator_summary
 
 POINTS = 24_000  # peers x rounds that a page shows at most: about 2 MB
 ROUNDS = 400  # more rounds than that are finer than a pixel
@@ -79,7 +80,7 @@ def render(run: Run) -> str:
         tiles=_tiles(run),
         rows=_rows(run),
         seconds=_seconds(run.summary),
-        validators=run.summary["validators"] if run.summary is not None else [],
+        validators=_validators(run),
         config=[(key, json.dumps(value)) for key, value in run_folder.flat(run.config).items()],
         data=_embedded(page_data(run)),
     )
@@ -144,6 +145,24 @@ def _columns(name: str, groups: Sequence[Sequence[RoundRecord]], run: Run) -> di
         "verdict": reasons.verdict(run.records, name, run.config),
         "events": [[event.when, event.what] for event in reasons.timeline(run.records, name)],
     }
+
+
+def _validators(run: Run) -> list[dict[str, str]]:
+    """A row a validator, best paid first, as text."""
+    rows = [validator_summary(one.name, run.records) for one in run.records[-1].validators]
+    stakes = sum(row["stake"] for row in rows)
+    return [
+        {
+            "name": row["name"],
+            "behavior": row["behavior"],
+            "stake": f"{row['stake']:g}",
+            "trust": f"{row['trust']:.2f}",
+            "dividends": f"{row['dividends']:.1%}",
+            "per_stake": f"{row['dividends'] * stakes / row['stake']:.2f}",
+            "vetoed": f"{row['vetoed']} rounds" if row["vetoed"] else "",
+        }
+        for row in sorted(rows, key=lambda row: -row["payout"])
+    ]
 
 
 def _tiles(run: Run) -> list[tuple[str, str, str]]:

@@ -152,6 +152,9 @@ def simulate(
         _finish(simulation, folder, records, time.monotonic() - started)
     console.print()
     console.print(leaderboard.plain_table(records), markup=False, soft_wrap=True)
+    if len(records[-1].validators) > 1:
+        console.print()
+        console.print(leaderboard.validators_table(records), markup=False, soft_wrap=True)
     console.print()
     for line in _closing_lines(folder, records):
         console.print(line, markup=False, soft_wrap=True)

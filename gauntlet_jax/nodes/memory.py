@@ -67,6 +67,12 @@ class Memory:
                 forgiven_after=rules.forgiven_after,
             )
 
+    def forget(self, slot: int) -> None:
+        """Begins afresh with whoever has a slot."""
+        self.histories[slot] = PeerHistory()
+        self.suspected[slot, :] = self.suspected[:, slot] = False
+        self.evaluated_at[slot] = -1
+
     def state(self) -> dict[str, Any]:
         """All that it must remember between rounds, for JSON."""
         return {

@@ -5,12 +5,14 @@ from collections.abc import Callable
 
 from gauntlet_jax.nodes.published_record import (
     PublishedRecord,
+    judged_key,
     max_record_bytes,
     read_published,
     record_key,
 )
 from gauntlet_jax.rewards.ledger import Posting, Registration, SharedLedger
 from gauntlet_jax.storage.bucket import BucketUnavailable, Object, ObjectTooLarge, ReadableBucket
+from gauntlet_jax.storage.signed_json import BadDocument
 
 
 class NoRecord(OSError):
@@ -95,6 +97,30 @@ class PublicRun:
                 )
         raise NoRecord(
             f"round {posting.round}: the record of {posting.validator} is in no validator's bucket"
+        )
+
+    def judged(self, validator: Registration, round: int) -> PublishedRecord | None:
+        """How a validator has judged a round itself; None if its bucket does not show that.
+
+        Raises:
+          BadDocument: what it shows is no record of its own.
+          OSError: its bucket cannot be read now.
+        """
+        try:
+            found = self.bucket(validator.bucket).get(
+                judged_key(round), max_bytes=max_record_bytes(self._slots)
+            )
+        except FileNotFoundError:
+            return None
+        except ObjectTooLarge as error:
+            raise BadDocument("it is longer than a record") from error
+        return read_published(
+            found.data,
+            run=self._run,
+            round=round,
+            validator=validator.name,
+            public_key=validator.public_key,
+            slots=self._slots,
         )
 
 

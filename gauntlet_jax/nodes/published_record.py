@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gauntlet_jax.nodes.record import SCHEMA, PeerRecord, RoundRecord
+from gauntlet_jax.nodes.record import SCHEMA, PeerRecord, RoundRecord, as_judged
 from gauntlet_jax.storage import signed_json
 from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.storage.signed_json import BadDocument
@@ -52,6 +52,11 @@ class PublishedRecord(NamedTuple):
 def record_key(round: int, digest: str) -> str:
     """Where in its bucket a validator publishes its record of a round, and copies of others' final ones."""
     return f"records/{round:08d}/{digest}.json"
+
+
+def judged_key(round: int) -> str:
+    """Where in its bucket a validator publishes how it has judged a round itself, whoever's record is final: for an audit."""
+    return f"judged/{round:08d}.json"
 
 
 def max_record_bytes(slots: int) -> int:
@@ -121,6 +126,8 @@ def read_published(
     )
     if set(raw["record"]) != of_round or any(set(peer) != of_peer for peer in raw["record"]["peers"]):
         raise BadDocument("its record has other fields than the schema's")
+    if record.validator != validator:
+        raise BadDocument("its record is another validator's")
     if record.schema != SCHEMA or record.round != round:
         raise BadDocument("its record is of another round or schema")
     _check(record, slots)
@@ -135,9 +142,8 @@ def _check(record: RoundRecord, slots: int) -> None:
         raise BadDocument("it names more peers than there are slots, or one twice")
     if not _is_digest(record.params_digest):
         raise BadDocument("its parameters have no sha256")
-    units = [record.reserve, *(peer.payout for peer in record.peers)]
-    if not all(0 <= amount <= _LARGEST for amount in units) or sum(units) != record.emission:
-        raise BadDocument("its payouts do not sum to its emission")
+    if record != as_judged(record):
+        raise BadDocument("it says what was paid, which its validator cannot know")
     if not 0 <= record.learning_rate <= _LARGEST_STEP:
         raise BadDocument("its step size is none")
     for peer in record.peers:

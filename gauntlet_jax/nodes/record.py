@@ -1,10 +1,12 @@
-"""The round record: everything a validator saw and decided in one round, one JSON line in ``rounds.jsonl``.
+"""The round record: what a validator saw and decided in one round, and what it came to, one JSON line in ``rounds.jsonl``.
 
 Schema 1 (fields may be added, none renamed). ``explain``, ``report`` and the laboratory read nothing else.
-A number that does not exist is ``null``, never a stand-in value.
+A number that does not exist is ``null``, never a stand-in value. A validator signs the record ``as_judged``, whose digest goes
+on the ledger; what the ledger then makes of all validators' weights is put in by ``settlement.paid``.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -41,6 +43,8 @@ class PeerRecord:
       incentive: its normalised weight; what an unpayable peer would have had goes to the reserve.
       payable: whether it may be paid (past the warm-up of evaluations and above the gate on its proof).
       payout: integer units that it was paid.
+      committed_at: the storage provider's time of its commit, seconds since the put window opened; None without one.
+      consensus: the weight that the validators together give it, in [0, 1]; None before that is known.
     """
 
     name: str
@@ -66,11 +70,36 @@ class PeerRecord:
     incentive: float
     payable: bool
     payout: int
+    committed_at: float | None = None
+    consensus: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidatorRecord:
+    """One validator in one round, as the ledger paid it.
+
+    Attributes:
+      name: the validator.
+      behavior: how it was configured to behave in a simulation; "unknown" in the field.
+      stake: its weight.
+      trust: the part of its weights that the consensus left to it, in [0, 1]; None where no weights of it stood.
+      dividends: its part of what validators earned, in [0, 1].
+      payout: integer units that it was paid.
+      vetoed: why others rejected the record that it posted, as one clause; "" if they did not.
+    """
+
+    name: str
+    behavior: str
+    stake: float
+    trust: float | None
+    dividends: float
+    payout: int
+    vetoed: str
 
 
 @dataclasses.dataclass(frozen=True)
 class RoundRecord:
-    """One round, as its validator publishes it.
+    """One round.
 
     Attributes:
       round: t, from 0.
@@ -78,9 +107,12 @@ class RoundRecord:
       heldout_loss: nats/token on the held-out split after the round's update; None in rounds that do not measure it.
       baseline_loss: the same for the baseline trained beside it; None without one.
       params_digest: sha256 (hex) of theta_{t+1}.
-      emission: integer units given out this round.
-      reserve: the part of them that went to the reserve; the payouts and it sum to ``emission``.
+      emission: integer units given out this round; 0 until they are.
+      reserve: the part of them that nobody may have.
       peers: in the configuration's order.
+      validators: as the ledger paid them; empty until it has.
+      remainder: units lost to flooring; the payouts of peers and validators, the reserve and it sum to ``emission``.
+      validator: whose record it is.
     """
 
     round: int
@@ -92,6 +124,20 @@ class RoundRecord:
     reserve: int
     peers: tuple[PeerRecord, ...]
     schema: int = SCHEMA
+    validators: tuple[ValidatorRecord, ...] = ()
+    remainder: int = 0
+    validator: str = ""
+
+
+def as_judged(record: RoundRecord) -> RoundRecord:
+    """The record without what its validator cannot know: what the ledger paid."""
+    peers = tuple(dataclasses.replace(peer, payout=0, consensus=None) for peer in record.peers)
+    return dataclasses.replace(record, emission=0, reserve=0, remainder=0, validators=(), peers=peers)
+
+
+def digest_of(record: RoundRecord) -> str:
+    """sha256 (hex) of the record as it was judged: what a ledger has of a run in one process."""
+    return hashlib.sha256(to_json(as_judged(record)).encode()).hexdigest()
 
 
 def to_json(record: RoundRecord) -> str:
@@ -115,7 +161,10 @@ def from_json(line: str) -> RoundRecord:
         peers = tuple(
             PeerRecord(**_known(PeerRecord, {**p, "slashed": tuple(p["slashed"])})) for p in raw["peers"]
         )
-        return RoundRecord(**_known(RoundRecord, {**raw, "peers": peers}))
+        validators = tuple(
+            ValidatorRecord(**_known(ValidatorRecord, one)) for one in raw.get("validators", ())
+        )
+        return RoundRecord(**_known(RoundRecord, {**raw, "peers": peers, "validators": validators}))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"a round record of schema {SCHEMA} lacks a field: {error}") from error
 

@@ -9,6 +9,8 @@ class ValidatorRules:
 
     Attributes:
       sample_size: peers evaluated by their loss a round, |S_t|; None evaluates everyone accepted.
+      sample_batches: batches of data that a peer is evaluated on, of its own and of random ones. More tell peers with much data
+        from several with little each, whom too small a sample pays as much.
       top_g: G, the peers whose pseudo-gradients make the update.
       step_fraction: c in beta_t = c * alpha_t, the step at which a LossScore is probed.
       max_sync_score: largest accepted distance of a sync probe, in signed steps (paper: 3; honest peers read 0).
@@ -24,6 +26,7 @@ class ValidatorRules:
     """
 
     sample_size: int | None = None
+    sample_batches: int = 1
     top_g: int = 15
     step_fraction: float = 0.2
     max_sync_score: float = 3.0

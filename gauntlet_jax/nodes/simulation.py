@@ -1,7 +1,6 @@
-"""A whole run in one process: the same peers and validator as in the field, with a clock that is moved by hand."""
+"""A whole run in one process: the same peers and validators as in the field, with a clock that is moved by hand."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,12 +10,15 @@ import optax
 from gauntlet_jax.compression.packing import Sizes
 from gauntlet_jax.nodes.beacon import Beacon
 from gauntlet_jax.nodes.clock import ManualClock, RoundTimes
+from gauntlet_jax.nodes.panel import Decision, Panel
 from gauntlet_jax.nodes.peer import Contribution, Opening, Peer
-from gauntlet_jax.nodes.record import RoundRecord, to_json
+from gauntlet_jax.nodes.record import RoundRecord, digest_of
+from gauntlet_jax.nodes.settlement import paid
 from gauntlet_jax.nodes.stopwatch import Step, Stopwatch, compile_all
-from gauntlet_jax.nodes.summary import peer_summary
-from gauntlet_jax.nodes.validator import Validator
+from gauntlet_jax.nodes.summary import peer_summary, validator_summary
+from gauntlet_jax.rewards.ledger import Epoch
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
+from gauntlet_jax.rewards.weight_commit import weights_digest
 from gauntlet_jax.storage.checkpoint import Checkpoints
 from gauntlet_jax.storage.digest import params_digest
 from gauntlet_jax.training.baselines import AdamW
@@ -68,7 +70,9 @@ class Simulation:
         params: Params,
         peers: Sequence[Peer],
         behaviors: Mapping[PeerId, str],
-        validator: Validator,
+        panel: Panel,
+        emission: int,
+        salt: Callable[[int, str], bytes],
         apply: Callable[..., Params],
         loss: Callable[..., Any],
         learning_rate: optax.Schedule,
@@ -92,7 +96,9 @@ class Simulation:
         self.params = params
         self._peers = peers
         self._behaviors = behaviors
-        self._validator = validator
+        self._panel = panel
+        self._emission = emission
+        self._salt = salt
         self._apply = apply
         self._loss = loss
         self._learning_rate = learning_rate
@@ -136,9 +142,10 @@ class Simulation:
             peer.upload(prepared.get(peer.name) or peer.prepare(opening, self.params))
         # A late upload is there by then, and seen to be late.
         self._clock.move_to((t + 1) * self._times.seconds)
-        verdict = self._validator.judge(opening, self._beacon.closing(t), self.params)
+        shown = self._ledger.standing_weights(t - 1) if t else {}
+        decision = self._panel.decide(opening, lambda: self._beacon.closing(t), self.params, shown)
         # The old parameters are donated: nobody may read them after this line.
-        self.params = self._apply(self.params, verdict.update, np.float32(alpha))
+        self.params = self._apply(self.params, decision.verdict.update, np.float32(alpha))
         if self._baseline:
             self._baseline.optimizer.run_round(self._baseline.data(t))
         # Whatever the last round is: a record must not depend on how far this process means to go.
@@ -151,20 +158,28 @@ class Simulation:
             if measured and self._baseline
             else None,
             params_digest=params_digest(self.params),
-            emission=sum(peer.payout for peer in verdict.peers) + verdict.reserve,
-            reserve=verdict.reserve,
+            emission=0,
+            reserve=0,
             peers=tuple(
-                dataclasses.replace(peer, behavior=self._behaviors[peer.name]) for peer in verdict.peers
+                dataclasses.replace(peer, behavior=self._behaviors[peer.name])
+                for peer in decision.verdict.peers
             ),
+            validator=decision.validator,
         )
-        self._post(record)
+        record = paid(
+            record,
+            self._post(record, decision),
+            stakes=self._panel.stakes,
+            behaviors=self._panel.behaviors,
+            vetoed=decision.vetoed,
+        )
         self.round += 1
         return record
 
     def save_checkpoint(self) -> None:
         """Stores all that the next round depends on."""
         state = {
-            "validator": self._validator.state(),
+            "validators": self._panel.state(),
             "clock": self._clock.time,
             "initial_loss": self._initial_loss,
         }
@@ -189,7 +204,7 @@ class Simulation:
                 peer.state = arrays["peers"][peer.name]
             if self._baseline:
                 self._baseline.optimizer.params, self._baseline.optimizer.state = arrays["baseline"]
-            self._validator.restore(state["validator"])
+            self._panel.restore(state["validators"])
             self._initial_loss = state["initial_loss"]
             self._clock.move_to(state["clock"])
         return list(self._checkpoints.skipped)
@@ -236,7 +251,8 @@ class Simulation:
             },
             "payout_total": sum(peer.payout for record in records for peer in record.peers),
             "reserve": sum(record.reserve for record in records),
-            "validators": [{"name": self._validator.name, "stake": 1.0, "trust": 1.0, "dividends": 0.0}],
+            "remainder": sum(record.remainder for record in records),
+            "validators": [validator_summary(validator.name, records) for validator in last.validators],
             "peers": [peer_summary(peer.name, records) for peer in last.peers],
         }
 
@@ -251,13 +267,19 @@ class Simulation:
     def _heldout_loss(self, params: Params) -> float:
         return mean_loss(self._loss, params, list(self._heldout.batches))
 
-    def _post(self, record: RoundRecord) -> None:
+    def _post(self, record: RoundRecord, decision: Decision) -> Epoch:
+        """Commits, reveals and payouts of a round: all of them, or none."""
+        t = record.round
+        salts = {name: self._salt(t, name) for name in decision.weights}
         with self._ledger.transaction():
-            weights = {peer.name: peer.incentive for peer in record.peers}
-            self._ledger.post_weights(record.round, self._validator.name, weights)
-            self._ledger.post_record(record.round, hashlib.sha256(to_json(record).encode()).hexdigest())
-            payouts = {peer.name: peer.payout for peer in record.peers}
-            self._ledger.emit(record.round, payouts, record.reserve, record.emission)
+            for name, weights in decision.weights.items():
+                self._ledger.commit_weights(t, name, weights_digest(t, name, weights, salts[name]))
+            for name, fault in decision.vetoed.items():
+                self._ledger.post_veto(t, name, fault)
+            self._ledger.post_record(t, digest_of(record))
+            for name, weights in decision.weights.items():
+                self._ledger.reveal_weights(t, name, weights, salts[name])
+            return self._ledger.run_epoch(t, [peer.name for peer in record.peers], self._emission)
 
     def _arrays(self) -> dict[str, Any]:
         optimizer = self._baseline.optimizer if self._baseline else None

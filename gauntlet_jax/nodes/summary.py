@@ -1,14 +1,13 @@
-"""What a run's records come to, peer by peer, in its ``summary.json``."""
+"""What a run's records come to, peer by peer and validator by validator, in its ``summary.json``."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from gauntlet_jax.nodes.record import RoundRecord
-from gauntlet_jax.types import PeerId
 
 
-def peer_summary(name: PeerId, records: Sequence[RoundRecord]) -> dict[str, Any]:
+def peer_summary(name: str, records: Sequence[RoundRecord]) -> dict[str, Any]:
     """A peer's entry of the summary; shares are of what peers were paid, the reserve apart.
 
     Args:
@@ -35,7 +34,29 @@ def peer_summary(name: PeerId, records: Sequence[RoundRecord]) -> dict[str, Any]
     }
 
 
-def _share(name: PeerId, records: Sequence[RoundRecord]) -> float:
+def validator_summary(name: str, records: Sequence[RoundRecord]) -> dict[str, Any]:
+    """A validator's entry of the summary.
+
+    Args:
+      name: the validator, who is in one of the records at least.
+      records: of every round up to now, with what was paid.
+    """
+    rows = [one for record in records for one in record.validators if one.name == name]
+    everyone = sum(one.payout for record in records for one in record.validators)
+    payout = sum(row.payout for row in rows)
+    trusts = [row.trust for row in rows if row.trust is not None]
+    return {
+        "name": name,
+        "behavior": rows[-1].behavior,
+        "stake": rows[-1].stake,
+        "trust": sum(trusts) / len(trusts) if trusts else 0.0,
+        "dividends": payout / everyone if everyone else 0.0,
+        "payout": payout,
+        "vetoed": sum(bool(row.vetoed) for row in rows),
+    }
+
+
+def _share(name: str, records: Sequence[RoundRecord]) -> float:
     paid = sum(peer.payout for record in records for peer in record.peers)
     own = sum(peer.payout for record in records for peer in record.peers if peer.name == name)
     return own / paid if paid else 0.0

@@ -14,18 +14,16 @@ from gauntlet_jax.compression import Format
 from gauntlet_jax.nodes.aggregation import combine_sent
 from gauntlet_jax.nodes.beacon import derive_int
 from gauntlet_jax.nodes.inspection import Inspector, Member, Seen, nothing_sent, wide_indices
-from gauntlet_jax.nodes.memory import ASSIGNED, RANDOM, Memory
+from gauntlet_jax.nodes.memory import RANDOM, Memory
 from gauntlet_jax.nodes.peer import Opening
+from gauntlet_jax.nodes.primary_evaluation import Evaluation
 from gauntlet_jax.nodes.record import PeerRecord, finite_or_none
 from gauntlet_jax.nodes.rules import ValidatorRules
 from gauntlet_jax.nodes.stopwatch import Stopwatch
-from gauntlet_jax.rewards.incentive import incentives, split_emission
+from gauntlet_jax.rewards.incentive import incentives
 from gauntlet_jax.rewards.rules import RewardRules
 from gauntlet_jax.storage.artifact import Schema
-from gauntlet_jax.training.assignment import Assignment
-from gauntlet_jax.types import Batch, Params, PeerHistory, PeerId, PeerScoreFn, PseudoGradient
-
-BUILT_IN_SCORES = {ASSIGNED: scoring.assigned_loss_score, RANDOM: scoring.random_loss_score}
+from gauntlet_jax.types import Params, PeerHistory, PeerId, PeerScoreFn, PseudoGradient
 
 
 class ValidatorSteps(NamedTuple):
@@ -56,12 +54,10 @@ class Verdict(NamedTuple):
     Attributes:
       peers: what it saw and decided of each registered one, by slot.
       update: the round's update, shaped like the parameters; all zero where nobody is aggregated.
-      reserve: units that nobody may have.
     """
 
     peers: tuple[PeerRecord, ...]
     update: Params
-    reserve: int
 
 
 class Validator:
@@ -81,9 +77,9 @@ class Validator:
         steps: ValidatorSteps,
         fmt: Format,
         schema: Schema,
-        assignment: Assignment,
+        evaluation: Evaluation,
         batch: int,
-        batch_of: Callable[[np.ndarray], Batch],
+        capacity: int,
         peer_score: PeerScoreFn,
         stopwatch: Stopwatch,
         aggregate_for_scores: bool = False,
@@ -100,9 +96,9 @@ class Validator:
           steps: compiled functions.
           fmt: of the pseudo-gradients.
           schema: of an artifact's arrays.
-          assignment: SelectData.
-          batch: sequences of one batch.
-          batch_of: window indices to a batch.
+          evaluation: the scores of S_t.
+          batch: sequences of one batch, the fewest that a peer may declare.
+          capacity: the most.
           peer_score: scores and history to PeerScore.
           stopwatch: counts the time that it waits for buckets.
           aggregate_for_scores: whether a score reads ``ScoreInputs.aggregate``, which is then made each round.
@@ -120,12 +116,13 @@ class Validator:
         self.name = name
         self.members: list[Member | None] = [None] * slots
         self._memory = Memory(slots)
+        self._digests: dict[int, str | None] = {}
         self._inspector = Inspector(
             schema=schema,
             unpack=steps.inspect,
             probe=steps.probe,
             batch=batch,
-            max_declared=assignment.capacity,
+            max_declared=capacity,
             max_sync_score=rules.max_sync_score,
             stopwatch=stopwatch,
             readers=readers,
@@ -136,14 +133,18 @@ class Validator:
         self._rewards = rewards
         self._steps = steps
         self._fmt = fmt
-        self._assignment = assignment
-        self._batch = batch
-        self._batch_of = batch_of
+        self._primary_evaluation = evaluation
         self._peer_score = peer_score
         self._aggregate_for_scores = aggregate_for_scores
 
     def admit(self, member: Member) -> None:
-        """Takes a registered peer into account from the next round on; again with another bucket if it moved."""
+        """Takes a registered peer into account from the next round on; again with another bucket if it moved.
+
+        Who takes over another's slot starts afresh.
+        """
+        before = self.members[member.slot]
+        if before is not None and before.name != member.name:
+            self._memory.forget(member.slot)
         self.members[member.slot] = member
 
     def watch(self, opening: Opening, *, seconds: float) -> None:
@@ -178,6 +179,7 @@ class Validator:
         """
         members = [member for member in self.members if member is not None]
         seen = self._inspector.look(opening, params, members)
+        self._digests = {slot: evidence.digest for slot, evidence in seen.items()}
         refusals = self._inspector.fast_evaluation(opening, members, seen, dict(altered or {}))
         accepted = np.zeros(len(self.members), bool)
         for slot, refusal in refusals.items():
@@ -188,7 +190,10 @@ class Validator:
             if self._aggregate_for_scores
             else None
         )
-        scores = self._primary_evaluation(opening, closing, params, seen, drawn, aggregate)
+        declared = {slot: seen[slot].declared or 0 for slot in np.flatnonzero(drawn).tolist()}
+        scores = self._primary_evaluation(
+            opening, closing, params, declared=declared, sent=self._inspector.sent, aggregate=aggregate
+        )
         overlapping = self._overlap(seen, accepted, scores)
         ranks = self._match(closing, scores)
         self._memory.remember(opening.round, refusals, overlapping, scores, self._rules)
@@ -206,8 +211,6 @@ class Validator:
         shares = incentives(peer_scores, power=self._rewards.power, top=self._rewards.top)
         earned = [self._rewards.may_be_paid(h.evaluations, self._proof(h)) for h in self._memory.histories]
         payable = sound & np.array(earned)
-        payouts, reserve = split_emission(shares, payable, self._rewards.emission)
-
         records = []
         for member in members:
             i = member.slot
@@ -243,10 +246,33 @@ class Validator:
                     aggregated=bool(chosen[i]),
                     incentive=float(shares[i]),
                     payable=bool(payable[i]),
-                    payout=int(payouts[i]),
+                    payout=0,
+                    committed_at=None
+                    if evidence.committed_at is None
+                    else evidence.committed_at - opening.window.opens,
                 )
             )
-        return Verdict(tuple(records), update, reserve)
+        return Verdict(tuple(records), update)
+
+    def update_of(self, peers: Sequence[PeerRecord]) -> Params | None:
+        """The update that follows from the artifacts that a record of the round judged last aggregates.
+
+        Args:
+          peers: of anybody's record.
+
+        Returns:
+          It, or None where this validator has not seen all of those artifacts as that record says.
+        """
+        slots = {member.name: member.slot for member in self.members if member is not None}
+        chosen = np.zeros(len(self.members), bool)
+        for peer in peers:
+            if not peer.aggregated:
+                continue
+            slot = slots.get(peer.name)
+            if slot is None or self._digests.get(slot) != peer.digest:
+                return None
+            chosen[slot] = True
+        return self._combine(chosen, divisor=self._rules.top_g, places=self._rules.top_g)
 
     def state(self) -> dict[str, Any]:
         """All that it must remember between rounds, for JSON."""
@@ -267,53 +293,16 @@ class Validator:
             key=derive_int(closing, "evaluated peers", self.name, bits=128),
         )
 
-    def _primary_evaluation(
-        self,
-        opening: Opening,
-        closing: bytes,
-        params: Params,
-        seen: Mapping[int, Seen],
-        drawn: np.ndarray,
-        aggregate: Params | None,
-    ) -> list[dict[str, float]]:
-        """The scores of the drawn peers; {} for the others."""
-        random_windows = self._assignment.unassigned(
-            opening.round, derive_int(closing, "random batch", bits=63), self._batch
-        )
-        random_batch = self._batch_of(random_windows)
-        random_loss = self._steps.loss(params, random_batch)
-        step_size = np.float32(self._rules.step_fraction * opening.step_size)
-
-        def evaluate(slot: int) -> dict[str, float]:
-            assigned = self._sample_of_assigned(opening.round, closing, slot, seen[slot])
-            values = self._steps.evaluate(
-                params,
-                self._inspector.sent(slot),
-                aggregate,
-                self._batch_of(assigned),
-                random_batch,
-                random_loss,
-                step_size,
-            )
-            return {name: float(value) for name, value in values.items()}
-
-        return [evaluate(slot) if wanted else {} for slot, wanted in enumerate(drawn)]
-
-    def _sample_of_assigned(self, round: int, closing: bytes, slot: int, seen: Seen) -> np.ndarray:
-        """As many windows as a batch, drawn from all that the peer declared: what was trained on can be checked."""
-        assert seen.declared is not None
-        windows = self._assignment.assigned(round, slot, seen.declared)
-        words = np.random.Philox(key=derive_int(closing, "assigned sample", slot, bits=128)).random_raw(
-            len(windows)
-        )
-        return np.resize(windows[np.argsort(words, kind="stable")], self._batch)
-
     def _overlap(
         self, seen: Mapping[int, Seen], accepted: np.ndarray, scores: Sequence[Mapping[str, float]]
     ) -> np.ndarray:
         """Who is slashed for sending what another sends: bool[slots]."""
-        # What did not lower the loss is left out, or a crowd that sends noise makes the honest pairs stand out.
-        counted = accepted & np.array([own.get(RANDOM, 1.0) > 0 for own in scores])
+        # What does not lower the loss is left out, or a crowd that sends noise makes the honest pairs stand out. Who is not
+        # evaluated now counts by what it has done before.
+        before = [scoring.loss_rating_of(h) > 0 and h.proof > 0 for h in self._memory.histories]
+        counted = accepted & np.array(
+            [own[RANDOM] > 0 if own else known for own, known in zip(scores, before, strict=True)]
+        )
         indices = [
             wide_indices(self._fmt, self._inspector.sent(slot)) if ok else None
             for slot, ok in enumerate(counted)

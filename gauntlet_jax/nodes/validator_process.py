@@ -7,58 +7,30 @@ killed goes on from there: it never judges a round twice, and what it had not po
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gauntlet_jax.nodes.examination import disagreement
 from gauntlet_jax.nodes.life import Complaints, live
 from gauntlet_jax.nodes.peer import Opening
-from gauntlet_jax.nodes.published_record import PublishedRecord, publish, read_published, record_key
-from gauntlet_jax.nodes.record import PeerRecord, RoundRecord
+from gauntlet_jax.nodes.published_record import PublishedRecord, read_published
+from gauntlet_jax.nodes.publisher import Publisher, Publishing
+from gauntlet_jax.nodes.record import RoundRecord
 from gauntlet_jax.nodes.replica import Diverged, Replica, Unavailable
 from gauntlet_jax.nodes.shared_run import POLL_SECONDS, NoRecord, SharedRun
 from gauntlet_jax.nodes.validator import Validator, Verdict
+from gauntlet_jax.nodes.weight_posting import WeightPosting
 from gauntlet_jax.rewards import finality
-from gauntlet_jax.rewards.ledger import LedgerConflict, LedgerRefused, Posting, RunStatus
-from gauntlet_jax.storage.artifact import write_copy
-from gauntlet_jax.storage.bucket import Bucket
+from gauntlet_jax.rewards.ledger import LedgerRefused, Posting, RunStatus
 from gauntlet_jax.storage.digest import params_digest
-from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.storage.journal import read_journal, write_journal
-from gauntlet_jax.storage.publication import copy_key, signs_of, write_checkpoint, write_update
 from gauntlet_jax.storage.signed_json import BadDocument
 from gauntlet_jax.types import Params
 
 _CLOCK_SKEW = 0.5
 _WATCH_SECONDS = 1.0
-_FAULTS = ("malformed", "uncommitted", "out_of_sync")
-"""Refusals that every honest reader of the very same artifact comes to; the others depend on when and what else was read."""
-
-
-class Publishing(NamedTuple):
-    """What a validator needs to publish.
-
-    Attributes:
-      identity: its keys.
-      bucket: its own, to write.
-      slots: of the run.
-      emission: units a round, which every record must give out.
-      heldout_loss: ``params -> nats/token``.
-      heldout_every: rounds between two measurements.
-      signed: whether updates are signs, and so can be published at one bit a parameter.
-      checkpoints_kept: published checkpoints that stay.
-    """
-
-    identity: Identity
-    bucket: Bucket
-    slots: int
-    emission: int
-    heldout_loss: Callable[[Params], float]
-    heldout_every: int
-    signed: bool
-    checkpoints_kept: int
 
 
 class ValidatorProcess:
@@ -93,6 +65,7 @@ class ValidatorProcess:
         self._validator = validator
         self._replica = replica
         self._publishing = publishing
+        self._publisher = Publisher(run, validator.name, publishing)
         self._apply = apply
         self._journal = journal
         self._own: PublishedRecord | None = None
@@ -100,6 +73,8 @@ class ValidatorProcess:
         self._examined: set[str] = set()
         self._watched = -1
         self._complaints = Complaints(run.say)
+        self._weights = WeightPosting(run.ledger, run.rules.run, publishing.identity, self._complaints)
+        self._shown = -1
 
     def restore(self) -> None:
         """Takes up its journal, if there is one.
@@ -160,6 +135,7 @@ class ValidatorProcess:
             status = self._run.ledger.status()
         if status.round != opening.round or self._replica.round != opening.round:
             return
+        self._show(status)
         if status.pending is None:
             self._post(opening, status)
         elif (
@@ -187,30 +163,19 @@ class ValidatorProcess:
             self._validator.admit(member)
 
     def _judge(self, opening: Opening) -> None:
-        """Decides the round, publishes the decision and writes the journal, in this order: posting comes after."""
-        publishing, replica = self._publishing, self._replica
+        """Decides the round, signs the decision and writes the journal, in this order: showing it comes after."""
+        replica = self._replica
+        if self._own is not None and self._shown < self._own.record.round:
+            # It was killed before it had shown an earlier round: what it remembers of that must be there to be audited.
+            self._publisher.show(self._own)
+            self._shown = self._own.record.round
         self._admit(opening.round)
         altered = self._changed()
         verdict = self._validator.judge(
             opening, self._run.closing(opening.round), replica.params, altered=altered
         )
         record = self._record(opening, verdict)
-        self._copy_artifacts(record)
-        planes, sha256 = (
-            write_update(publishing.bucket, opening.round, signs_of(verdict.update))
-            if publishing.signed
-            else (0, "")
-        )
-        own = publish(
-            record,
-            run=opening.run,
-            validator=self._validator.name,
-            corpus=self._run.rules.corpus,
-            update_planes=planes,
-            update_sha256=sha256,
-            identity=publishing.identity,
-        )
-        publishing.bucket.put(record_key(opening.round, own.digest), own.document)
+        own = self._publisher.prepare(record, verdict.update, self._validator.received)
         accepted = [peer.name for peer in record.peers if peer.refusal is None]
         self._before = (opening.round, opening.window.opens - self._run.rules.times.opens, accepted)
         document = {
@@ -234,17 +199,6 @@ class ValidatorProcess:
         round, start, accepted = self._before
         return self._validator.changed(self._run.opening_of(round, start), accepted)
 
-    def _copy_artifacts(self, record: RoundRecord) -> None:
-        """Keeps what the record aggregates: whoever follows it depends on no peer's bucket, and every copy is signed by its peer."""
-        bucket, members = self._publishing.bucket, self._run.members(record.round)
-        for peer in record.peers:
-            if peer.aggregated:
-                arrays, document = self._validator.received(members[peer.name].slot)
-                write_copy(bucket, copy_key(record.round, peer.name), arrays, document)
-        outdated = record.round - self._run.rules.checkpoint_every * (self._publishing.checkpoints_kept + 1)
-        if outdated >= 0:
-            bucket.delete_prefix(f"copies/{outdated:08d}/")
-
     def _record(self, opening: Opening, verdict: Verdict) -> RoundRecord:
         params = self._apply(
             jax.tree.map(jnp.copy, self._replica.params), verdict.update, np.float32(opening.step_size)
@@ -256,35 +210,38 @@ class ValidatorProcess:
             heldout_loss=self._publishing.heldout_loss(params) if measured else None,
             baseline_loss=None,
             params_digest=params_digest(params),
-            emission=sum(peer.payout for peer in verdict.peers) + verdict.reserve,
-            reserve=verdict.reserve,
+            emission=0,
+            reserve=0,
             peers=verdict.peers,
+            validator=self._validator.name,
         )
+
+    def _show(self, status: RunStatus) -> None:
+        """Commits to its weights of the round; and once nobody can any more, shows them and all of its work."""
+        own = self._own
+        if own is None or own.record.round != status.round or status.commits_close is None:
+            return
+        self._weights.post(own.record, status)
+        if self._shown < own.record.round and status.now >= status.commits_close:
+            self._publisher.show(own)
+            self._shown = own.record.round
 
     def _post(self, opening: Opening, status: RunStatus) -> None:
         """Posts its record, if it is its turn: the ledger decides that."""
         own = self._own
         if own is None or own.record.round != opening.round or self._validator.name in status.vetoed:
             return
+        if self._shown < own.record.round or status.commits_close is None:
+            return
         rules = self._run.rules
         order = finality.succession(rules.stakes)
         rank = order.index(self._validator.name)
-        turn = opening.window.closes + rank * rules.succession_seconds
+        turn = status.commits_close + rank * rules.succession_seconds
         if self._run.ledger.now() < turn and not set(order[:rank]) <= set(status.vetoed):
             return
         record = own.record
         try:
-            self._run.ledger.post_weights(record.round, {peer.name: peer.incentive for peer in record.peers})
-        except (LedgerRefused, LedgerConflict) as refused:
-            # Others stand there, from before a journal was lost: the record must not wait for that.
-            self._complaints.about(f"round {record.round}: the ledger did not take the weights: {refused}")
-        try:
-            self._run.ledger.post_record(
-                record.round,
-                own.digest,
-                {peer.name: peer.payout for peer in record.peers},
-                record.reserve,
-            )
+            self._run.ledger.post_record(record.round, own.digest)
         except LedgerRefused as refused:
             self._complaints.about(f"round {record.round}: the ledger did not take the record: {refused}")
         else:
@@ -316,22 +273,15 @@ class ValidatorProcess:
         except BadDocument as bad:
             return str(bad)
         record = published.record
-        if record.emission != self._publishing.emission:
-            return "it does not give out the round's emission"
-        paid = {peer.name: peer.payout for peer in record.peers}
-        if (paid, record.reserve) != (dict(posting.payouts), posting.reserve):
-            return "its payouts are not those that were posted"
         expected = self._run.opening_of(posting.round, self._run.ledger.status().start or 0.0).step_size
         if record.learning_rate != expected:
             return "its step size is not the schedule's"
         if published.corpus != self._run.rules.corpus:
             return "it was made with another text"
         if self._own is not None and self._own.record.round == posting.round:
-            own = {peer.name: peer for peer in self._own.record.peers}
-            for peer in record.peers:
-                fault = _disagreement(peer, own.get(peer.name))
-                if fault is not None:
-                    return fault
+            fault = disagreement(record.peers, self._own.record.peers)
+            if fault is not None:
+                return fault
         try:
             self._replica.after(
                 published, self._run.members(posting.round), self._run.buckets_for(posting), strict=True
@@ -340,27 +290,13 @@ class ValidatorProcess:
             raise
         except Diverged:
             return "its parameters do not follow from its artifacts"
-        # A second copy, before it is final: its validator's bucket may be gone tomorrow.
-        self._publishing.bucket.put(record_key(posting.round, published.digest), published.document)
+        # Before it is final, and so whether or not its validator stays.
+        self._publisher.keep(published)
         return None
 
     def _followed(self, published: PublishedRecord) -> None:
         """Keeps a copy of what became final, and publishes checkpoints."""
-        publishing, round = self._publishing, published.record.round + 1
-        if published.validator != self._validator.name:
-            publishing.bucket.put(record_key(round - 1, published.digest), published.document)
-        every = self._run.rules.checkpoint_every
-        if round % every == 0:
-            write_checkpoint(publishing.bucket, round, self._replica.flat())
-            outdated = round - publishing.checkpoints_kept * every
-            if outdated > 0:
-                publishing.bucket.delete_prefix(f"checkpoints/{outdated:08d}/")
-
-
-def _disagreement(theirs: PeerRecord, own: PeerRecord | None) -> str | None:
-    """What a record says of a peer that this validator has seen to be false, as one clause."""
-    if own is None or not theirs.aggregated or own.digest != theirs.digest:
-        return None  # a peer that shows everybody something else has signed both: that is no fault of the record's
-    if own.refusal in _FAULTS:
-        return f"it aggregates {theirs.name}, whose artifact is refused here as {own.refusal}"
-    return None
+        self._publisher.keep(published)
+        round = published.record.round + 1
+        if round % self._run.rules.checkpoint_every == 0:
+            self._publisher.checkpoint(round, self._replica.flat())

@@ -1,8 +1,9 @@
 """Finality: which validator may post a round's record, and when a posted one stands. Pure rules over stakes and times.
 
-One record a round is final. The lead, of the largest stake, may post from the close of the put window; each next in rank T
-seconds later, or at once when all before it have been vetoed. A record is final V seconds after it was posted, unless more than
-half of the stake has rejected it by then. With two validators the larger stake cannot be overruled.
+Commits to weights are taken from the close of the put window for W seconds, and no record is posted before: it would show its
+validator's scores. One record a round is final. The lead, of the largest stake, may post when the commits are closed; each next
+in rank T seconds later, or at once when all before it have been vetoed. A record is final V seconds after it was posted, unless
+more than half of the stake has rejected it by then. With two validators the larger stake cannot be overruled.
 """
 
 import math
@@ -21,7 +22,7 @@ def may_post(
     vetoed: Collection[str],
     *,
     now: float,
-    closes: float,
+    commits_close: float,
     succession_seconds: float,
 ) -> bool:
     """Whether it is a validator's turn to post.
@@ -31,20 +32,31 @@ def may_post(
       stakes: > 0, by validator.
       vetoed: validators whose records of this round were vetoed; they are out.
       now: seconds.
-      closes: when the put window closed, seconds of the same clock.
+      commits_close: when the commits to weights were closed, seconds of the same clock.
       succession_seconds: T.
     """
     order = succession(stakes)
-    if validator not in stakes or validator in vetoed or now < closes:
+    if validator not in stakes or validator in vetoed or now < commits_close:
         return False
     rank = order.index(validator)
-    return now >= closes + rank * succession_seconds or all(name in vetoed for name in order[:rank])
+    return now >= commits_close + rank * succession_seconds or all(name in vetoed for name in order[:rank])
 
 
 def is_vetoed(stakes: Mapping[str, float], rejecting: Collection[str]) -> bool:
     """Whether those who reject a record hold more than half of the stake, counted exactly, as the numbers are written."""
     exact = {name: Fraction(repr(float(stake))) for name, stake in stakes.items()}
     return 2 * sum(stake for name, stake in exact.items() if name in rejecting) > sum(exact.values())
+
+
+def commits_close_at(closes: float, awake_since: float, *, weights_seconds: float) -> float:
+    """When the commits to a round's weights are closed, seconds.
+
+    Args:
+      closes: when the put window closes, seconds.
+      awake_since: since when the ledger has been there without a break, seconds: whoever could not reach it has W after that.
+      weights_seconds: W.
+    """
+    return max(closes, awake_since) + weights_seconds
 
 
 def final_at(posted_at: float, awake_since: float, *, veto_seconds: float) -> float:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ GENESIS = "0" * 64
 """What the first entry is chained to."""
 
 _APPLICATION_ID = 0x47415554  # "GAUT"
-_VERSION = 1
+_VERSION = 2
 
 _SCHEMA = {
     "entries": """CREATE TABLE entries (
@@ -38,16 +38,25 @@ SELECT account AS peer, coalesce((SELECT json_extract(moved.body, '$.bucket') FR
   WHERE moved.kind = 'bucket' AND moved.account = entries.account ORDER BY moved.round DESC LIMIT 1),
   json_extract(body, '$.bucket')) AS bucket, at AS registered_at
 FROM entries WHERE kind = 'register' ORDER BY seq""",
+    "validators": """CREATE VIEW validators AS
+SELECT account AS validator, json_extract(body, '$.stake') AS stake FROM entries WHERE kind = 'validator' ORDER BY seq""",
     "weights": """CREATE VIEW weights AS
 SELECT round, account AS validator, item.key AS peer, item.value AS weight
 FROM entries, json_each(body, '$.weights') AS item WHERE kind = 'weights'""",
     "records": """CREATE VIEW records AS
 SELECT round, json_extract(body, '$.digest') AS digest FROM entries WHERE kind = 'record'""",
     "payouts": """CREATE VIEW payouts AS
-SELECT round, item.key AS peer, item.value AS units
+SELECT round, item.key AS account, item.value AS units
 FROM entries, json_each(body, '$.payouts') AS item WHERE kind = 'emission'""",
-    "reserve": """CREATE VIEW reserve AS
-SELECT round, json_extract(body, '$.reserve') AS units FROM entries WHERE kind = 'emission'""",
+    "unpaid": """CREATE VIEW unpaid AS
+SELECT round, json_extract(body, '$.reserve') AS reserve, json_extract(body, '$.remainder') AS remainder
+FROM entries WHERE kind = 'emission'""",
+    "consensus": """CREATE VIEW consensus AS
+SELECT round, item.key AS peer, item.value AS consensus, json_extract(body, '$.incentive."' || item.key || '"') AS incentive
+FROM entries, json_each(body, '$.consensus') AS item WHERE kind = 'epoch'""",
+    "agreement": """CREATE VIEW agreement AS
+SELECT round, item.key AS validator, item.value AS trust, json_extract(body, '$.dividends."' || item.key || '"') AS dividends
+FROM entries, json_each(body, '$.trust') AS item WHERE kind = 'epoch'""",
 }
 
 # Only where signed calls are taken: no entries, for they say nothing about the run.
@@ -140,6 +149,11 @@ class HashChain:
             if self._depth == 0 and self._database.in_transaction:
                 self._database.execute("ROLLBACK")
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what was posted last may still be undone."""
+        return self._depth > 0
+
     def post(self, kind: str, round: int | None, account: str, body: Mapping[str, Any]) -> bool:
         """Appends an entry; to post the same content again is no change.
 
@@ -190,6 +204,15 @@ class HashChain:
             f"SELECT round, account, body, at FROM entries WHERE {where} ORDER BY round, seq", values
         )
         return [_entry(row) for row in rows]
+
+    def since(self, seq: int, kinds: Sequence[str]) -> list[tuple[int, str, Entry]]:
+        """The entries of some kinds after entry number ``seq``, in the order of posting, each with its number and kind."""
+        marks = ", ".join("?" * len(kinds))
+        rows = self._database.execute(
+            f"SELECT seq, kind, round, account, body, at FROM entries WHERE seq > ? AND kind IN ({marks}) ORDER BY seq",
+            [seq, *kinds],
+        )
+        return [(number, kind, _entry(tuple(row))) for number, kind, *row in rows]
 
     def first_hash(self) -> str:
         """Hash of the first entry, which tells this table from every other; ``GENESIS`` for an empty one."""

@@ -1,13 +1,15 @@
 """The ledger's contract: who takes part, what was decided in each round, and who was paid."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 
 from gauntlet_jax.types import PeerId
 
 RESERVE = "reserve"
-"""The account of what nobody may have; no peer can register under this name."""
+"""The account of what nobody may have; nobody can register under this name."""
+
+REMAINDER = "remainder"
+"""The account of the units that splitting whole numbers leaves over; nobody can register under this name."""
 
 
 class LedgerConflict(ValueError):
@@ -37,6 +39,7 @@ class Registration(NamedTuple):
       slot: a peer's place in the assignment of data; None for a validator, and in a simulation.
       stake: a validator's, above 0; 0 for a peer.
       from_round: the first round that it takes part in.
+      until_round: the first round that it takes part in no more, where it gave up its slot; None while it holds it.
     """
 
     name: PeerId
@@ -46,6 +49,7 @@ class Registration(NamedTuple):
     slot: int | None = None
     stake: float = 0.0
     from_round: int = 0
+    until_round: int | None = None
 
 
 class Posting(NamedTuple):
@@ -55,8 +59,6 @@ class Posting(NamedTuple):
       round: t.
       validator: who posted it.
       digest: sha256 of the record, hexadecimal.
-      payouts: units by peer.
-      reserve: units that nobody gets.
       posted_at: seconds of the ledger's clock.
       start: when the round began, seconds of the same clock.
       final_at: when it became final; None while it can still be vetoed.
@@ -65,8 +67,6 @@ class Posting(NamedTuple):
     round: int
     validator: str
     digest: str
-    payouts: Mapping[PeerId, int]
-    reserve: int
     posted_at: float
     start: float
     final_at: float | None
@@ -83,6 +83,8 @@ class RunStatus(NamedTuple):
       pending: the posting of that round that is not vetoed; it still can be, unless it has a ``final_at``.
       vetoed: validators whose postings of that round were vetoed.
       waiting_for: names that must register before the run begins.
+      commits_close: until when commits to the weights of that round are taken, seconds of the same clock; reveals and records
+        are taken from then on. None before round 0 and after the last.
     """
 
     now: float
@@ -91,74 +93,106 @@ class RunStatus(NamedTuple):
     pending: Posting | None
     vetoed: tuple[str, ...]
     waiting_for: tuple[str, ...]
+    commits_close: float | None = None
+
+
+class Epoch(NamedTuple):
+    """What a ledger made of the weights of one round.
+
+    Attributes:
+      round: t.
+      consensus: C_j in [0, 1] by peer, and of ``RESERVE``.
+      incentive: I_j by peer, and of ``RESERVE``; sums to 1, or all 0.
+      trust: in [0, 1] by validator whose weights stood.
+      dividends: D_i by validator; sums to 1, or all 0.
+      bonds: u16 by validator, then by peer, without zeros: what the next epoch goes on from.
+      payouts: units by peer and by validator, without zeros.
+      reserve: units that nobody may have.
+      remainder: units lost to flooring; with the payouts and the reserve they are the emission.
+    """
+
+    round: int
+    consensus: Mapping[PeerId, float]
+    incentive: Mapping[PeerId, float]
+    trust: Mapping[str, float]
+    dividends: Mapping[str, float]
+    bonds: Mapping[str, Mapping[PeerId, int]]
+    payouts: Mapping[str, int]
+    reserve: int
+    remainder: int
+
+    @property
+    def emission(self) -> int:
+        """All that was given out, units."""
+        return sum(self.payouts.values()) + self.reserve + self.remainder
 
 
 class Ledger(Protocol):
-    """An append-only account of a run.
-
-    Posting the same content again is no change, so a run that goes on from a checkpoint may repeat its
-    rounds; posting other content in its place raises ``LedgerConflict``.
-    """
-
-    def now(self) -> float:
-        """The ledger's time, seconds since the run's genesis."""
-        ...
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """All that is posted inside is kept together, or none of it if the block raises."""
-        ...
-
-    def register(self, peer: PeerId, bucket: str) -> None:
-        """Registers a peer with the bucket that it uploads to."""
-        ...
-
-    def peers(self) -> dict[PeerId, Registration]:
-        """Registered peers by name, in the order of registration."""
-        ...
-
-    def set_bucket(self, round: int, peer: PeerId, bucket: str) -> None:
-        """Moves a registered peer to another bucket from a round on."""
-        ...
-
-    def post_weights(self, round: int, validator: PeerId, weights: Mapping[PeerId, float]) -> None:
-        """Posts a validator's incentives (>= 0) of registered peers for a round."""
-        ...
-
-    def weights(self, round: int) -> dict[PeerId, dict[PeerId, float]]:
-        """The weights of a round by validator, then by peer."""
-        ...
-
-    def post_record(self, round: int, digest: str) -> None:
-        """Posts the sha256 (hex) of a round's record: one record a round is final."""
-        ...
-
-    def record(self, round: int) -> str | None:
-        """The digest of a round's record; None if there is none yet."""
-        ...
-
-    def emit(self, round: int, payouts: Mapping[PeerId, int], reserve: int, emission: int) -> None:
-        """Pays a round's emission: ``sum(payouts) + reserve == emission``, integer units."""
-        ...
-
-    def balances(self) -> dict[str, int]:
-        """Units by registered peer, and the reserve's under ``RESERVE``; they sum to all that was emitted."""
-        ...
-
-    def history(self, peer: PeerId) -> dict[int, int]:
-        """Units that a peer was paid by round, for the rounds whose emission named it."""
-        ...
-
-
-class SharedLedger(Protocol):
-    """A ledger between processes, as one registered node sees it: what it posts is signed with its key.
+    """A ledger that pays, as one registered node sees it: what it posts is signed with its key.
 
     Every call may be repeated: the same content again is no change. A call that is not taken raises ``LedgerRefused``; one
     that gets no answer, ``LedgerUnreachable``.
+
+    Weights are committed to before they are shown: until the commits of a round are closed, nobody sees anybody's, so who copies
+    is a round late. Weights stand until their validator shows newer ones, for some rounds at most.
     """
 
     def now(self) -> float:
         """The ledger's time, seconds."""
         ...
+
+    def register_peer(self, name: PeerId, bucket: str) -> Registration:
+        """Registers this key as a peer, or moves its bucket; it takes part from the next round on.
+
+        Where all slots are taken, the peer that earned least in the newest epoch gives up its slot, unless it is new.
+        """
+        ...
+
+    def register_validator(self, name: str, bucket: str) -> Registration:
+        """Registers this key as a validator, or moves its bucket."""
+        ...
+
+    def registrations(self, round: int | None) -> list[Registration]:
+        """Who takes part in a round, with the buckets of now; None: everybody who is registered."""
+        ...
+
+    def commit_weights(self, round: int, weights: Mapping[PeerId, float], salt: bytes) -> None:
+        """Binds a validator to its weights of a round whose put window has closed.
+
+        Args:
+          round: t.
+          weights: >= 0 by peer, and of ``RESERVE`` for what nobody may have; in any scale.
+          salt: 32 bytes that nobody else knows.
+        """
+        ...
+
+    def reveal_weights(self, round: int, weights: Mapping[PeerId, float], salt: bytes) -> None:
+        """Shows the weights that this validator is bound to, once the commits of the round are closed."""
+        ...
+
+    def weights(self, round: int) -> dict[str, dict[PeerId, float]]:
+        """The revealed weights of a round by validator, then by peer; each sums to 1, or is all 0."""
+        ...
+
+    def epoch(self, round: int) -> Epoch | None:
+        """What the ledger made of a round's weights; None until then."""
+        ...
+
+    def beacon(self, round: int, phase: Literal["opening", "closing"]) -> bytes:
+        """A released beacon, 32 bytes; ``NotYetKnown`` before its time."""
+        ...
+
+    def balances(self) -> dict[str, int]:
+        """Units by account: registered peers and validators, ``RESERVE``, ``REMAINDER``, and keys that were given some."""
+        ...
+
+    def history(self, name: str) -> dict[int, int]:
+        """Units that a peer or validator was paid by round, for the epochs that paid it."""
+        ...
+
+
+class SharedLedger(Ledger, Protocol):
+    """A ledger that also keeps a run together between processes: its terms, its rounds, and one final record for each."""
 
     def terms(self) -> dict[str, Any]:
         """The run's terms, as its founder gave them, with the beacon's anchor."""
@@ -168,24 +202,16 @@ class SharedLedger(Protocol):
         """Where the run stands."""
         ...
 
-    def register_peer(self, name: PeerId, bucket: str) -> Registration:
-        """Registers this key under a name; it takes part from the next round on."""
+    def committed(self, round: int) -> tuple[str, ...]:
+        """The validators that are bound to weights of a round, in the order of their commits."""
         ...
 
-    def register_validator(self, name: str, bucket: str) -> Registration:
-        """Registers this key as one of the run's validators."""
+    def transfer(self, to: str, units: int) -> None:
+        """Gives units of this node's account to another: a registered name's, or a public key's (64 hexadecimal digits)."""
         ...
 
-    def registrations(self, round: int | None) -> list[Registration]:
-        """Who takes part in a round; None: everybody who is registered."""
-        ...
-
-    def post_weights(self, round: int, weights: Mapping[PeerId, float]) -> None:
-        """Posts a validator's incentives of a round."""
-        ...
-
-    def post_record(self, round: int, digest: str, payouts: Mapping[PeerId, int], reserve: int) -> None:
-        """Posts a validator's record, if it is its turn."""
+    def post_record(self, round: int, digest: str) -> None:
+        """Posts a validator's record, if it is its turn and the commits to weights are closed."""
         ...
 
     def reject_record(self, round: int, digest: str) -> None:
@@ -194,12 +220,4 @@ class SharedLedger(Protocol):
 
     def record(self, round: int) -> Posting | None:
         """The final record of a round; None if there is none yet."""
-        ...
-
-    def beacon(self, round: int, phase: Literal["opening", "closing"]) -> bytes:
-        """A released beacon, 32 bytes; ``NotYetKnown`` before its time."""
-        ...
-
-    def balances(self) -> dict[str, int]:
-        """Units by peer, and the reserve's."""
         ...

@@ -1,13 +1,16 @@
 """A node's way to the ledger service: signed calls and reads over HTTP, which wait out an outage."""
 
+import secrets
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import httpx
 
+from gauntlet_jax.rewards import ledger_answers
 from gauntlet_jax.rewards.ledger import (
+    Epoch,
     LedgerRefused,
     LedgerUnreachable,
     NotYetKnown,
@@ -16,10 +19,13 @@ from gauntlet_jax.rewards.ledger import (
     RunStatus,
 )
 from gauntlet_jax.rewards.ledger_service import DOMAIN
+from gauntlet_jax.rewards.weight_commit import checked_weight, weights_digest
 from gauntlet_jax.storage import signed_json
 from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.types import PeerId
 
+_Answer = TypeVar("_Answer")
+_RECEIPT_BYTES = 16
 _TIMEOUT_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -70,7 +76,7 @@ class LedgerClient:
         self._offset: float | None = None
         self._run: str | None = None
         self._nonce = 0
-        self._signing = threading.Lock()
+        self._calling = threading.Lock()
 
     def close(self) -> None:
         """Closes the connections."""
@@ -84,74 +90,97 @@ class LedgerClient:
 
     def terms(self) -> dict[str, Any]:
         """The run's terms."""
-        return self._read("terms")
+        return self._read(ledger_answers.terms, "terms")
 
     def status(self) -> RunStatus:
         """Where the run stands."""
         sent = time.time()
-        raw = self._read("status")
-        self._offset = raw["now"] - (sent + time.time()) / 2
-        pending = None if raw["pending"] is None else Posting(**raw["pending"])
-        return RunStatus(
-            raw["now"],
-            raw["round"],
-            raw["start"],
-            pending,
-            tuple(raw["vetoed"]),
-            tuple(raw["waiting_for"]),
-        )
+        found = self._read(ledger_answers.status, "status")
+        self._offset = found.now - (sent + time.time()) / 2
+        return found
 
     def register_peer(self, name: PeerId, bucket: str) -> Registration:
-        """Registers this key as a peer."""
-        return Registration(**self._call("register_peer", name, bucket=bucket))
+        """Registers this key as a peer; where that costs something, this key's account pays."""
+        return self._call(ledger_answers.registration, "register_peer", name, bucket=bucket)
 
     def register_validator(self, name: str, bucket: str) -> Registration:
         """Registers this key as a validator."""
-        return Registration(**self._call("register_validator", name, bucket=bucket))
+        return self._call(ledger_answers.registration, "register_validator", name, bucket=bucket)
 
     def registrations(self, round: int | None) -> list[Registration]:
-        """Who takes part in a round."""
+        """Who takes part in a round; None: everybody who holds a slot, and the validators."""
         query = {} if round is None else {"round": round}
-        return [Registration(**entry) for entry in self._read("registrations", **query)]
+        return self._read(ledger_answers.registrations, "registrations", **query)
 
-    def post_weights(self, round: int, weights: Mapping[PeerId, float]) -> None:
-        """Posts this validator's incentives of a round."""
-        self._call("post_weights", self._name, round=round, weights=dict(weights))
+    def commit_weights(self, round: int, weights: Mapping[PeerId, float], salt: bytes) -> None:
+        """Binds this validator to its weights: only their hash leaves this machine.
 
-    def post_record(self, round: int, digest: str, payouts: Mapping[PeerId, int], reserve: int) -> None:
+        Raises:
+          ValueError: a weight is negative or not finite, or the salt has not 32 bytes.
+        """
+        digest = weights_digest(round, self._name, weights, salt)
+        self._call(_nothing, "commit_weights", self._name, round=round, digest=digest)
+
+    def reveal_weights(self, round: int, weights: Mapping[PeerId, float], salt: bytes) -> None:
+        """Shows the weights that this validator is bound to."""
+        numbers = {peer: checked_weight(weight) for peer, weight in weights.items()}
+        self._call(_nothing, "reveal_weights", self._name, round=round, weights=numbers, salt=salt.hex())
+
+    def committed(self, round: int) -> tuple[str, ...]:
+        """The validators that are bound to weights of a round."""
+        return self._read(ledger_answers.names, "committed", round=round)
+
+    def weights(self, round: int) -> dict[str, dict[PeerId, float]]:
+        """The revealed weights of a round by validator, then by peer."""
+        return self._read(ledger_answers.weights, "weights", round=round)
+
+    def post_record(self, round: int, digest: str) -> None:
         """Posts this validator's record."""
-        self._call(
-            "post_record", self._name, round=round, digest=digest, payouts=dict(payouts), reserve=reserve
-        )
+        self._call(_nothing, "post_record", self._name, round=round, digest=digest)
 
     def reject_record(self, round: int, digest: str) -> None:
         """Rejects another validator's record."""
-        self._call("reject_record", self._name, round=round, digest=digest)
+        self._call(_nothing, "reject_record", self._name, round=round, digest=digest)
 
     def record(self, round: int) -> Posting | None:
         """The final record of a round."""
-        raw = self._read("record", round=round)
-        return None if raw is None else Posting(**raw)
+        return self._read(ledger_answers.record, "record", round=round)
+
+    def epoch(self, round: int) -> Epoch | None:
+        """What a round's weights came to; None until it is final."""
+        return self._read(ledger_answers.epoch, "epoch", round=round)
 
     def beacon(self, round: int, phase: Literal["opening", "closing"]) -> bytes:
         """A released beacon."""
-        return bytes.fromhex(self._read("beacon", round=round, phase=phase))
+        return self._read(ledger_answers.beacon, "beacon", round=round, phase=phase)
+
+    def transfer(self, to: str, units: int, *, receipt: str | None = None) -> None:
+        """Gives units of this node's account to another; a client without a name gives its key's.
+
+        Args:
+          to: a registered name, or a public key.
+          units: at least 1.
+          receipt: 32 hexadecimal digits that tell this transfer from others: the same again is no change. None makes it one of
+            its own, also over an outage that it waits out.
+        """
+        name = self._name or self._signer().public_key
+        arguments = {"to": to, "units": units, "receipt": receipt or secrets.token_hex(_RECEIPT_BYTES)}
+        self._call(_nothing, "transfer", name, **arguments)
 
     def balances(self) -> dict[str, int]:
-        """Units by peer, and the reserve's."""
-        return self._read("balances")
+        """Units by account."""
+        return self._read(ledger_answers.balances, "balances")
 
-    def weights(self, round: int) -> dict[str, dict[str, float]]:
-        """The weights of a round by validator, then by peer."""
-        return self._read("weights", round=round)
+    def history(self, name: str) -> dict[int, int]:
+        """Units that a peer or validator was paid by round."""
+        return self._read(ledger_answers.history, "history", name=name)
 
-    def history(self, peer: PeerId) -> dict[int, int]:
-        """Units that a peer was paid by round."""
-        return {int(round): units for round, units in self._read("history", peer=peer).items()}
-
-    def _call(self, call: str, name: str, **arguments: Any) -> Any:
+    def _signer(self) -> Identity:
         assert self._identity is not None, "a client without an identity only reads"
-        identity = self._identity
+        return self._identity
+
+    def _call(self, checked: Callable[[Any], _Answer], call: str, name: str, **arguments: Any) -> _Answer:
+        identity = self._signer()
         if self._run is None:
             self._run = self.terms()["ledger"]
 
@@ -167,22 +196,28 @@ class LedgerClient:
             return signed_json.sign(identity, DOMAIN, fields)
 
         url = f"{self._url}/v1/call"
-        try:
-            return self._answer("POST", url, signed)
-        except _UsedNonce as used:  # this machine's clock is behind what it was
-            with self._signing:
+        # One call at a time: of two on their way the ledger would refuse the one that comes in the other's place.
+        with self._calling:
+            try:
+                return self._checked(checked, self._answer("POST", url, signed))
+            except _UsedNonce as used:  # this machine's clock is behind what it was
                 self._nonce = max(self._nonce, used.newest)
-            return self._answer("POST", url, signed)
+                return self._checked(checked, self._answer("POST", url, signed))
 
     def _next_nonce(self) -> int:
         """Larger than every one before, also than those of earlier processes of this node."""
-        with self._signing:
-            self._nonce = max(self._nonce + 1, time.time_ns())
-            return self._nonce
+        self._nonce = max(self._nonce + 1, time.time_ns())
+        return self._nonce
 
-    def _read(self, what: str, **query: Any) -> Any:
+    def _read(self, checked: Callable[[Any], _Answer], what: str, **query: Any) -> _Answer:
         url = httpx.URL(f"{self._url}/v1/{what}", params=query or None)
-        return self._answer("GET", url, None)
+        return self._checked(checked, self._answer("GET", url, None))
+
+    def _checked(self, checked: Callable[[Any], _Answer], raw: Any) -> _Answer:
+        try:
+            return checked(raw)
+        except ledger_answers.BadAnswer as error:
+            raise LedgerUnreachable(f"{self._url} is no ledger: its answer has {error}") from error
 
     def _answer(self, method: str, url: httpx.URL | str, body: Any) -> Any:
         """Asks until there is an answer, or the time to wait is over."""
@@ -223,3 +258,7 @@ class LedgerClient:
         if httpx.codes.is_server_error(status):
             raise LedgerUnreachable(f"ledger {self._url}: {told}")
         raise LedgerRefused(told)
+
+
+def _nothing(raw: Any) -> None:
+    """Of a call that is answered with nothing: taken is taken."""

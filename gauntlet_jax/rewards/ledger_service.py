@@ -5,7 +5,8 @@ A call is a signed document (domain "ledger call")::
     {"run", "call", "name", "arguments", "nonce", "key", "signature"}
 
 It is taken once: a key's nonces only grow, and the newest is kept in the transaction of what it came with. To repeat a call with
-a new nonce is always safe, since what the ledger has taken already is no change.
+a new nonce is always safe, since what the ledger has taken already is no change (a transfer is known by its receipt). The name is
+a registered one; of a transfer it may be the key itself.
 """
 
 import math
@@ -15,6 +16,7 @@ from typing import Any
 
 from gauntlet_jax.rewards.ledger import LedgerRefused, NotYetKnown
 from gauntlet_jax.rewards.shared_ledger import SharedRunLedger
+from gauntlet_jax.rewards.weight_commit import SALT_BYTES
 from gauntlet_jax.storage import signed_json
 from gauntlet_jax.storage.signed_json import BadDocument
 
@@ -25,6 +27,7 @@ _FIELDS = {"run", "call", "name", "arguments", "nonce", "key"}
 _MAX_COUNT = 2**53
 _MAX_NONCE = 2**63
 _MAX_LINE = 300
+_SALT = re.compile(rf"[0-9a-f]{{{2 * SALT_BYTES}}}")
 
 
 class _UsedNonce(LedgerRefused):
@@ -86,7 +89,8 @@ class LedgerService:
         arguments = _checked(call, document["arguments"])
         self._ledger.settle()
         owner = self._ledger.key_of(name) if name.isascii() else None
-        if owner is None and not call.startswith("register_"):
+        of_itself = call == "transfer" and name == key
+        if owner is None and not (call.startswith("register_") or of_itself):
             raise LedgerRefused("the name is not registered")
         if owner is not None and owner != key:
             raise LedgerRefused("the name belongs to another key")
@@ -98,8 +102,9 @@ class LedgerService:
                 self._ledger.keep_nonce(key, nonce)
                 return self._do(call, name, key, arguments)
         except ValueError:
-            if owner is not None:
-                # Refused is answered, too: nobody shall be able to repeat it when it would be taken.
+            if owner is not None or newest >= 0:
+                # Refused is answered, too: nobody shall be able to repeat it when it would be taken. A key that has neither a
+                # name nor units has nothing to lose, and would fill the disk.
                 self._ledger.keep_nonce(key, nonce)
             raise
 
@@ -108,11 +113,16 @@ class LedgerService:
             return self._ledger.register_peer(name, key, **arguments)._asdict()
         if call == "register_validator":
             return self._ledger.register_validator(name, key, **arguments)._asdict()
-        if call == "post_weights":
-            return self._ledger.post_weights(name, **arguments)
+        if call == "commit_weights":
+            return self._ledger.commit_weights(name, **arguments)
+        if call == "reveal_weights":
+            salt = bytes.fromhex(arguments["salt"])
+            return self._ledger.reveal_weights(name, arguments["round"], arguments["weights"], salt)
         if call == "post_record":
             return self._ledger.post_record(name, **arguments)
-        return self._ledger.reject_record(name, **arguments)
+        if call == "reject_record":
+            return self._ledger.reject_record(name, **arguments)
+        return self._ledger.transfer(name, **arguments)
 
     def _look_up(self, what: str, query: Mapping[str, str]) -> Any:
         ledger = self._ledger
@@ -128,13 +138,18 @@ class LedgerService:
             round = _round(query["round"]) if "round" in query else None
             return [entry._asdict() for entry in ledger.registrations(round)]
         if what == "history":
-            return ledger.history(query.get("peer", ""))
+            return ledger.history(query.get("name", ""))
         round = _round(query.get("round", ""))
         if what == "record":
             found = ledger.record(round)
             return None if found is None else found._asdict()
         if what == "weights":
             return ledger.weights(round)
+        if what == "committed":
+            return ledger.committed(round)
+        if what == "epoch":
+            epoch = ledger.epoch(round)
+            return None if epoch is None else epoch._asdict()
         phase = query.get("phase")
         if what == "beacon" and phase in ("opening", "closing"):
             return ledger.beacon(round, phase).hex()
@@ -179,23 +194,22 @@ def _is_text(value: Any) -> bool:
     return type(value) is str
 
 
+def _is_salt(value: Any) -> bool:
+    return type(value) is str and _SALT.fullmatch(value) is not None
+
+
 _CALLS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "register_peer": {"bucket": _is_text},
     "register_validator": {"bucket": _is_text},
-    "post_weights": {
+    "commit_weights": {"round": _is_count, "digest": _is_text},
+    "reveal_weights": {
         "round": _is_count,
         "weights": lambda value: _is_table(value, _is_weight),
+        "salt": _is_salt,
     },
-    "post_record": {
-        "round": _is_count,
-        "digest": _is_text,
-        "payouts": lambda value: _is_table(value, _is_units),
-        "reserve": _is_units,
-    },
-    "reject_record": {
-        "round": _is_count,
-        "digest": _is_text,
-    },
+    "post_record": {"round": _is_count, "digest": _is_text},
+    "reject_record": {"round": _is_count, "digest": _is_text},
+    "transfer": {"to": _is_text, "units": _is_units, "receipt": _is_text},
 }
 """Every call, with the check of each argument's type; ranges are the ledger's to judge."""
 

@@ -1,6 +1,7 @@
-"""Who is paid how much of a round's emission."""
+"""Who is paid how much of a round's emission, and what it takes to become a peer."""
 
 import dataclasses
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,3 +30,19 @@ class RewardRules:
           proof: its bias-corrected proof of computation, in [-1, 1].
         """
         return evaluations >= self.payable_after and proof > self.payable_proof
+
+
+@dataclasses.dataclass(frozen=True)
+class RegistrationRules:
+    """What it takes to become a peer of a run that does not name one.
+
+    Attributes:
+      cost: units that a registration takes from the account of the key that signs it; they go to the reserve.
+      immunity_rounds: rounds for which a peer keeps its slot whatever it earns; it is at least one.
+      grants: units that accounts hold from the beginning, by the name of a peer or validator of the run, or by a public key
+        (64 hexadecimal digits).
+    """
+
+    cost: int = 0
+    immunity_rounds: int = 20
+    grants: Mapping[str, int] = dataclasses.field(default_factory=dict)

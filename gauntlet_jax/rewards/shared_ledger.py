@@ -3,23 +3,26 @@
 This is what ``ledger_service`` puts behind HTTP; it trusts no argument, and its caller for who calls alone.
 """
 
+import contextlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-from gauntlet_jax.rewards import finality
+from gauntlet_jax.rewards.accounts import MAX_UNITS
 from gauntlet_jax.rewards.beacon_chain import make_chain
 from gauntlet_jax.rewards.hash_chain import GENESIS
-from gauntlet_jax.rewards.ledger import LedgerRefused, NotYetKnown, Posting, Registration, RunStatus
-from gauntlet_jax.rewards.membership import Membership
+from gauntlet_jax.rewards.ledger import Epoch, LedgerRefused, NotYetKnown, Posting, Registration, RunStatus
+from gauntlet_jax.rewards.membership import Membership, check_grants
+from gauntlet_jax.rewards.round_course import RoundCourse
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
+from gauntlet_jax.storage.identity import is_public_key
 from gauntlet_jax.types import PeerId
 
-_START_MARGIN = 2.0
-_MAX_UNITS = 2**63 - 1
+_RECEIPT = re.compile(r"[0-9a-f]{32}")
+_NANOSECONDS = 10**9
 
 
 class SharedRunLedger:
@@ -47,6 +50,7 @@ class SharedRunLedger:
         self._terms: dict[str, Any] = {}
         self._links: tuple[bytes, ...] = ()
         self._members: Membership | None = None
+        self._course: RoundCourse | None = None
 
     def now(self) -> float:
         """The ledger's time, Unix seconds: it never goes back."""
@@ -73,17 +77,22 @@ class SharedRunLedger:
           start_delay: seconds until the first round; None waits until everybody whom the terms name is registered.
 
         Raises:
-          ValueError: the file is the ledger of something else.
+          ValueError: the file is the ledger of something else, or the terms give out more units than there can be.
         """
         if self._chain.head() != GENESIS:
             raise ValueError("the ledger belongs to something else already, such as a simulation")
-        if terms["rounds"] * terms["emission"] > _MAX_UNITS:
+        grants = terms["registration"]["grants"]
+        check_grants(terms)
+        if terms["rounds"] * terms["emission"] + sum(grants.values()) > MAX_UNITS:
             raise ValueError(
-                f"{terms['rounds']} rounds of {terms['emission']} units: must stay below 2**63 together"
+                f"{terms['rounds']} rounds of {terms['emission']} units, and the grants: must stay below 2**63 together"
             )
         with self._chain.transaction():
             body = {**terms, "anchor": anchor, "waits": start_delay is None}
             self._chain.post("terms", None, "", body)
+            for account, units in grants.items():
+                self._ledger.accounts.grant(account, units)
+                self._heed_key(account)
             if start_delay is not None:
                 genesis = float(math.ceil(self.now() + start_delay))
                 self._chain.post("genesis", None, "", {"genesis": genesis})
@@ -101,7 +110,15 @@ class SharedRunLedger:
         if entry is None:
             raise ValueError("the ledger has no run yet: found it with a config")
         self._terms = entry.body
-        self._members = Membership(self._ledger, self._terms)
+        members = self._members = Membership(self._ledger, self._terms)
+        self._course = RoundCourse(
+            self._chain,
+            self._terms,
+            members.stakes,
+            awake_since=self._awake_since,
+            is_complete=lambda: not members.waiting_for(),
+            conclude=self._conclude,
+        )
         if self._terms["anchor"] is not None:
             anchor, links = make_chain(secret or b"", 2 * self._terms["rounds"] + 2)
             if anchor != self._terms["anchor"]:
@@ -142,77 +159,87 @@ class SharedRunLedger:
 
     def status(self) -> RunStatus:
         """Where the run stands, after what time alone has decided."""
-        self.settle()
-        begun = self._begun()
+        course = self._settled()
+        begun = course.begun()
         if begun is None:
             return RunStatus(self._moment, None, None, None, (), tuple(self._who().waiting_for()))
         round, start = begun
-        vetoed, standing = self._postings(round, start)
-        return RunStatus(self._moment, round, start, standing, vetoed, ())
+        vetoed, standing = course.postings(round, start)
+        close = course.commits_close(round, start) if round < self._terms["rounds"] else None
+        return RunStatus(self._moment, round, start, standing, vetoed, (), close)
 
     def register_peer(self, name: PeerId, key: str, bucket: str) -> Registration:
         """Registers a peer from the round on that begins next; see ``Membership``."""
-        self.settle()
         found = self._who().register_peer(name, key, bucket, self._next_round())
         self.settle()
         return found
 
     def register_validator(self, name: str, key: str, bucket: str) -> Registration:
         """Registers a validator; see ``Membership``."""
-        self.settle()
         found = self._who().register_validator(name, key, bucket, self._next_round())
         self.settle()
         return found
 
     def registrations(self, round: int | None) -> list[Registration]:
-        """Who takes part in a round, with the buckets of now; None: everybody who is registered."""
-        self.settle()
+        """Who takes part in a round, with the buckets of now; None: everybody who holds a slot, and the validators."""
+        self._settled()
         return self._who().registrations(round)
 
-    def post_weights(self, validator: str, round: int, weights: Mapping[PeerId, float]) -> None:
-        """Posts a validator's incentives of a round that has begun."""
-        self.settle()
-        self._check_validator(validator)
-        begun = self._begun()
-        if begun is None or not 0 <= round <= begun[0]:
-            raise LedgerRefused(f"round {round} has not begun")
-        self._ledger.post_weights(round, validator, weights)
+    def commit_weights(self, validator: str, round: int, digest: str) -> None:
+        """Binds a validator to its weights of the current round, between the close of the put window and that of the commits.
 
-    def post_record(
-        self, validator: str, round: int, digest: str, payouts: Mapping[PeerId, int], reserve: int
+        Raises:
+          LedgerRefused: it is too early or too late, or the validator is bound to others.
+        """
+        course = self._settled()
+        self._check_validator(validator)
+        if self._chain.find("commit", round, validator) is None:
+            start = course.current(round)
+            if self._moment < course.closes(start):
+                raise LedgerRefused(f"round {round}: its put window is open, weights come after it")
+            if course.commits_closed(round):
+                raise LedgerRefused(f"round {round}: it is too late to commit to weights")
+        with _refusing():
+            self._ledger.commit_weights(round, validator, digest)
+
+    def reveal_weights(
+        self, validator: str, round: int, weights: Mapping[PeerId, float], salt: bytes
     ) -> None:
+        """Shows the weights that a validator is bound to, between the close of the commits and the round's epoch.
+
+        Raises:
+          LedgerRefused: it is too early or too late, or the validator is bound to others.
+        """
+        course = self._settled()
+        self._check_validator(validator)
+        if self._chain.find("weights", round, validator) is None:
+            if course.is_final(round):
+                raise LedgerRefused(f"round {round}: it is too late, its epoch has been run")
+            course.current(round)
+            if not course.commits_closed(round):
+                raise LedgerRefused(f"round {round}: commits to weights are still taken, so none are shown")
+        with _refusing():
+            self._ledger.reveal_weights(round, validator, weights, salt)
+
+    def committed(self, round: int) -> tuple[str, ...]:
+        """The validators that are bound to weights of a round, in the order of their commits."""
+        self._settled()
+        return tuple(entry.account for entry in self._chain.entries("commit", round))
+
+    def weights(self, round: int) -> dict[str, dict[PeerId, float]]:
+        """The revealed weights of a round by validator, then by peer; each sums to 1, or is all 0."""
+        self._settled()
+        return self._ledger.weights(round)
+
+    def post_record(self, validator: str, round: int, digest: str) -> None:
         """Posts a validator's record of the current round, if it is its turn.
 
         Raises:
-          LedgerRefused: it is not, or the record does not give out the emission.
+          LedgerRefused: it is not, or commits to weights are still taken.
         """
-        self.settle()
+        course = self._settled()
         self._check_validator(validator)
-        body = {"digest": digest, "payouts": dict(payouts), "reserve": reserve}
-        earlier = self._chain.find("posting", round, validator)
-        if earlier is not None and earlier.body == body:
-            return
-        begun = self._begun()
-        if begun is None or round != begun[0] or round >= self._terms["rounds"]:
-            raise LedgerRefused(f"round {round} is not the one that needs a record")
-        start = begun[1]
-        vetoed, standing = self._postings(round, start)
-        if standing is not None:
-            raise LedgerRefused(f"round {round} has a record of {standing.validator} that is not vetoed")
-        times, rules = self._terms["times"], self._terms["finality"]
-        if not finality.may_post(
-            validator,
-            self._who().stakes,
-            vetoed,
-            now=self._moment,
-            closes=start + times["closes"],
-            succession_seconds=rules["succession_seconds"],
-        ):
-            raise LedgerRefused(f"it is not the turn of {validator} to post round {round}")
-        if any(entry.body["digest"] == digest for entry in self._chain.entries("posting", round)):
-            raise LedgerRefused(f"round {round}: that record was vetoed")
-        self._check_record(round, digest, payouts, reserve)
-        self._chain.post("posting", round, validator, body)
+        course.post(validator, round, digest, self._moment)
 
     def reject_record(self, validator: str, round: int, digest: str) -> None:
         """Rejects another validator's posting while it can still be vetoed.
@@ -220,28 +247,18 @@ class SharedRunLedger:
         Raises:
           LedgerRefused: there is no such posting, or it is final.
         """
-        self.settle()
+        course = self._settled()
         self._check_validator(validator)
-        for entry in self._chain.entries("rejection", round):
-            if entry.account.split(" ")[0] == validator and entry.body["digest"] == digest:
-                return
-        begun = self._begun()
-        standing = None if begun is None else self._postings(*begun)[1]
-        if standing is None or (standing.round, standing.digest) != (round, digest):
-            raise LedgerRefused(f"round {round} has no such record that can still be rejected")
-        if standing.final_at is not None:
-            raise LedgerRefused(f"round {round}: that record is final")
-        if standing.validator == validator:
-            raise LedgerRefused("nobody rejects its own record")
-        self._chain.post("rejection", round, f"{validator} {standing.validator}", {"digest": digest})
+        course.reject(validator, round, digest)
 
     def record(self, round: int) -> Posting | None:
         """The final record of a round; None if there is none yet."""
-        self.settle()
-        entry = self._chain.find("final", round, "")
-        if entry is None:
-            return None
-        return self._posting(round, entry.body["validator"], entry.body["start"], entry.body["final_at"])
+        return self._settled().record(round)
+
+    def epoch(self, round: int) -> Epoch | None:
+        """What a round's weights came to; None until it is final."""
+        self._settled()
+        return self._ledger.epoch(round)
 
     def beacon(self, round: int, phase: Literal["opening", "closing"]) -> bytes:
         """A released beacon.
@@ -250,33 +267,56 @@ class SharedRunLedger:
           NotYetKnown: it is not due.
           LedgerRefused: the run has a seeded one, or no such round.
         """
-        self.settle()
+        course = self._settled()
         if not self._links:
             raise LedgerRefused("this run's beacon is a seeded one")
         if not 0 <= round < self._terms["rounds"]:
             raise LedgerRefused(f"round {round} is none of this run")
-        begun = self._begun()
+        begun = course.begun()
         due = math.inf
         if begun is not None and round <= begun[0]:
-            closes = begun[1] + self._terms["times"]["closes"]
-            due = closes if phase == "closing" and round == begun[0] else begun[1]
+            due = course.closes(begun[1]) if phase == "closing" and round == begun[0] else begun[1]
         if self._moment < due:
             raise NotYetKnown(f"the {phase} beacon of round {round} is not due")
         return self._links[2 * round + (phase == "closing")]
 
+    def transfer(self, sender: str, to: str, units: int, receipt: str) -> None:
+        """Moves units from an account to another.
+
+        Args:
+          sender: a registered name, or the public key that calls.
+          to: a registered name, or a public key.
+          units: at least 1.
+          receipt: 32 hexadecimal digits, new for each transfer: the same again is no change.
+
+        Raises:
+          LedgerRefused: the sender has less, or there is no such account.
+        """
+        self._settled()
+        if _RECEIPT.fullmatch(receipt) is None:
+            raise LedgerRefused("a transfer has a receipt of 32 hexadecimal digits")
+        for account in (sender, to):
+            self._who().check_account(account)
+        if to == sender:
+            raise LedgerRefused("a transfer goes to another account")
+        with _refusing(), self._chain.transaction():
+            self._ledger.accounts.transfer(sender, to, units, receipt)
+            self._heed_key(to)
+
     def balances(self) -> dict[str, int]:
-        """Units by peer, and the reserve's."""
-        self.settle()
+        """Units by account; they sum to all that was emitted and granted."""
+        self._settled()
         return self._ledger.balances()
 
-    def history(self, peer: PeerId) -> dict[int, int]:
-        """Units that a peer was paid by round."""
-        self.settle()
-        return self._ledger.history(peer)
+    def history(self, name: str) -> dict[int, int]:
+        """Units that a peer or validator was paid by round.
 
-    def weights(self, round: int) -> dict[PeerId, dict[PeerId, float]]:
-        """The weights of a round by validator, then by peer."""
-        return self._ledger.weights(round)
+        Raises:
+          LedgerRefused: it is not registered.
+        """
+        self._settled()
+        with _refusing():
+            return self._ledger.history(name)
 
     def settle(self) -> None:
         """Notes what time alone has decided: genesis, what is final and paid, and the beginning of rounds.
@@ -284,85 +324,27 @@ class SharedRunLedger:
         Raises:
           OSError: the disk is full.
         """
-        now = self.now()
-        while self._decide(now):
-            pass
+        self._settled()
 
-    def _decide(self, now: float) -> bool:
-        """One step of ``settle``; whether there may be another."""
-        genesis = self._chain.find("genesis", None, "")
-        if genesis is None:
-            if self._who().waiting_for():
-                return False
-            self._chain.post("genesis", None, "", {"genesis": float(math.floor(now + 1.0)) + _START_MARGIN})
-            return True
-        begun = self._begun()
-        if begun is None:
-            return self._begin(0, genesis.body["genesis"], now)
-        round, start = begun
-        final = self._chain.find("final", round, "")
-        if final is not None:
-            seconds = self._terms["times"]["seconds"]
-            due = finality.tick_from(final.body["final_at"], genesis=genesis.body["genesis"], seconds=seconds)
-            return self._begin(round + 1, due, now)
-        standing = self._postings(round, start)[1]
-        return standing is not None and self._finish(standing, now)
+    def _settled(self) -> RoundCourse:
+        assert self._course is not None, "begin() comes first"
+        self._course.settle(self.now())
+        return self._course
 
-    def _begin(self, round: int, due: float, now: float) -> bool:
-        start = finality.begins_at(due, now, seconds=self._terms["times"]["seconds"])
-        return start is not None and self._chain.post("start", round, "", {"start": start})
-
-    def _finish(self, posting: Posting, now: float) -> bool:
-        """Makes a posting final, and pays, if nobody has vetoed it in time."""
-        final_at = finality.final_at(
-            posting.posted_at, self._awake_since, veto_seconds=self._terms["finality"]["veto_seconds"]
-        )
-        if now < final_at:
-            return False
-        body = {"validator": posting.validator, "start": posting.start, "final_at": final_at}
-        with self._chain.transaction():
-            self._chain.post("final", posting.round, "", body)
-            self._ledger.post_record(posting.round, posting.digest)
-            self._ledger.emit(posting.round, posting.payouts, posting.reserve, self._terms["emission"])
-        return True
-
-    def _begun(self) -> tuple[int, float] | None:
-        """The newest round that has begun, and when; None before round 0."""
-        entry = self._chain.newest("start")
-        return None if entry is None or entry.round is None else (entry.round, entry.body["start"])
+    def _conclude(self, posting: Posting) -> None:
+        """A round's final record, and its epoch: in the transaction that makes it final, so that there is exactly one."""
+        round = posting.round
+        self._ledger.post_record(round, posting.digest)
+        self._ledger.run_epoch(round, self._who().peers(round), self._terms["emission"])
 
     def _next_round(self) -> int:
-        begun = self._begun()
+        begun = self._settled().begun()
         return 0 if begun is None else begun[0] + 1
 
-    def _postings(self, round: int, start: float) -> tuple[tuple[str, ...], Posting | None]:
-        """The validators whose records of a round were vetoed, and the record that was not."""
-        against: dict[str, set[str]] = {}
-        for entry in self._chain.entries("rejection", round):
-            by, of = entry.account.split(" ")
-            against.setdefault(of, set()).add(by)
-        final = self._chain.find("final", round, "")
-        vetoed, standing = [], None
-        for entry in self._chain.entries("posting", round):
-            if finality.is_vetoed(self._who().stakes, against.get(entry.account, set())):
-                vetoed.append(entry.account)
-            else:
-                standing = self._posting(
-                    round, entry.account, start, None if final is None else final.body["final_at"]
-                )
-        if standing is None and len(vetoed) == len(self._who().stakes):
-            # Nobody agrees with anybody: the largest stake decides, or the run would stand still for ever.
-            lead = finality.succession(self._who().stakes)[0]
-            standing = self._posting(round, lead, start, None if final is None else final.body["final_at"])
-        return tuple(vetoed), standing
-
-    def _posting(self, round: int, validator: str, start: float, final_at: float | None) -> Posting:
-        entry = self._chain.find("posting", round, validator)
-        assert entry is not None
-        body = entry.body
-        return Posting(
-            round, validator, body["digest"], body["payouts"], body["reserve"], entry.at, start, final_at
-        )
+    def _heed_key(self, account: str) -> None:
+        """From when a key has units on, its nonces are kept, and what it signed before is not taken: it cost nothing then."""
+        if is_public_key(account) and self._chain.nonce(account) < 0:
+            self._chain.keep_nonce(account, int(self.now() * _NANOSECONDS))
 
     def _who(self) -> Membership:
         assert self._members is not None, "begin() comes first"
@@ -372,14 +354,13 @@ class SharedRunLedger:
         if name not in self._who().stakes:
             raise LedgerRefused(f"{name!r} is no validator of this run")
 
-    def _check_record(self, round: int, digest: str, payouts: Mapping[PeerId, int], reserve: int) -> None:
-        if re.fullmatch(r"[0-9a-f]{64}", digest) is None:
-            raise LedgerRefused("the record's digest is no sha256")
-        units = [reserve, *payouts.values()]
-        if not all(type(amount) is int and amount >= 0 for amount in units):
-            raise LedgerRefused("payouts are whole units of at least 0")
-        if sum(units) != self._terms["emission"]:
-            raise LedgerRefused(f"payouts and reserve sum to {sum(units)}, not to {self._terms['emission']}")
-        peers = {entry.name for entry in self.registrations(round) if entry.slot is not None}
-        if not set(payouts) <= peers:
-            raise LedgerRefused("the record pays somebody who takes no part in the round")
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """What an account does not take is refused in the service's own terms."""
+    try:
+        yield
+    except LedgerRefused:
+        raise
+    except ValueError as error:
+        raise LedgerRefused(str(error)) from error

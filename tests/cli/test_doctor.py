@@ -42,7 +42,7 @@ def get_config():
         data=DataConfig(length=16, batch=8, capacity=2, heldout=64),
         compression=CompressionConfig(beta=0.9, k=8),
         commit_reveal=True,
-        times=RoundTimes(seconds=12, commit_closes=4, opens=4, closes=8),
+        times=RoundTimes(seconds=15, commit_closes=4, opens=4, closes=8),
     )
 """
 TIMES = RoundTimes(seconds=12, opens=4, closes=8)

@@ -1,6 +1,7 @@
 """Following a run from outside: real processes once, and an onlooker whose ledger and buckets are made up."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -23,8 +24,8 @@ from gauntlet_jax.cli.run_folder import UsageError
 from gauntlet_jax.config import Config
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.published_record import publish, record_key
-from gauntlet_jax.nodes.record import RoundRecord, read_records, to_json
-from gauntlet_jax.rewards.ledger import LedgerUnreachable, Posting, Registration, RunStatus
+from gauntlet_jax.nodes.record import RoundRecord, ValidatorRecord, as_judged, read_records, to_json
+from gauntlet_jax.rewards.ledger import Epoch, LedgerUnreachable, Posting, Registration, RunStatus
 from gauntlet_jax.storage.bucket import FolderBucket
 from gauntlet_jax.storage.endpoints import EndpointPolicy
 from gauntlet_jax.storage.identity import Identity
@@ -50,8 +51,8 @@ def get_config():
         validators=(ValidatorConfig("V1", 2.0), ValidatorConfig("V2", 1.0)),
         commit_reveal=True,
         beacon="ledger",
-        times=RoundTimes(seconds=6, commit_opens=0, commit_closes=2, opens=2, closes=4),
-        finality=FinalityConfig(2, 1),
+        times=RoundTimes(seconds=8, commit_opens=0, commit_closes=2, opens=2, closes=4),
+        finality=FinalityConfig(weights_seconds=1.5, succession_seconds=2, veto_seconds=1),
         checkpoint_every=2,
     )
 """
@@ -135,8 +136,9 @@ def test_the_records_are_the_final_ones(followed):
     paid = dict.fromkeys(followed["balances"], 0)
     for record in records:
         paid["reserve"] += record.reserve
-        for peer in record.peers:
-            paid[peer.name] += peer.payout
+        paid["remainder"] += record.remainder
+        for one in (*record.peers, *record.validators):
+            paid[one.name] += one.payout
     assert paid == followed["balances"]
     assert records[-1].params_digest == followed["digest"]
 
@@ -191,7 +193,7 @@ def test_report_and_explain_work_on_it(followed, capsys):
     assert page == (folder / "report.html").read_text()
     assert "Paid to peers" in page
     assert "cheat" not in page.split("<script")[0].split("</style>")[1]
-    assert re.search(r"<td>V1</td><td class=\"n\">2\.0</td><td class=\"n\">\u2013</td>", page)
+    assert re.search(r"<td>V1</td><td>unknown</td><td class=\"n\">2</td><td class=\"n\">1\.00</td>", page)
 
 
 def test_the_summary_is_what_the_public_knows(followed):
@@ -199,10 +201,10 @@ def test_the_summary_is_what_the_public_knows(followed):
     known = json.loads((folder / "summary.json").read_text())
     assert known["wall_seconds"] == postings[-1].final_at - postings[0].start
     assert known["params_digest"] == followed["digest"]
-    assert known["payout_total"] + known["reserve"] == sum(followed["balances"].values())
-    assert {peer["name"]: peer["payout"] for peer in known["peers"]} == {
-        name: units for name, units in followed["balances"].items() if name != "reserve"
-    }
+    units = {one["name"]: one["payout"] for one in (*known["peers"], *known["validators"])}
+    units |= {name: known[name] for name in ("reserve", "remainder")}
+    assert units == followed["balances"]
+    assert known["payout_total"] == sum(peer["payout"] for peer in known["peers"])
     assert known["loss"]["initial"] is None and known["loss"]["final"] > 0
     stored = [peer.bytes for record in records_in(folder) for peer in record.peers if peer.bytes is not None]
     assert known["bytes"]["per_peer_round"] == round(sum(stored) / len(stored))
@@ -215,7 +217,15 @@ class MadeUp:
     """A ledger and a validator's folder; ``record(t)`` and buckets answer as a test sets them."""
 
     def __init__(self, tmp_path, terms):
-        self.records = synthetic_run.records(3)
+        self.records = [
+            dataclasses.replace(
+                record,
+                peers=tuple(dataclasses.replace(peer, consensus=0.0) for peer in record.peers),
+                validators=(ValidatorRecord("V1", "unknown", 1.0, 1.0, 1.0, 0, ""),),
+                validator="V1",
+            )
+            for record in synthetic_run.records(3)
+        ]
         self.identity = Identity(b"\1" * 32)
         self.store = tmp_path / "store"
         self.bucket = FolderBucket(self.store / "V1", None)
@@ -226,7 +236,7 @@ class MadeUp:
         self.postings = []
         for record in self.records:
             made = publish(
-                record,
+                as_judged(record),
                 run="tiny",
                 validator="V1",
                 corpus="cd" * 32,
@@ -235,16 +245,18 @@ class MadeUp:
                 identity=self.identity,
             )
             self.bucket.put(record_key(record.round, made.digest), made.document)
-            payouts = {peer.name: peer.payout for peer in record.peers}
-            self.postings.append(
-                Posting(record.round, "V1", made.digest, payouts, record.reserve, 5.0, 0.0, 9.0)
-            )
+            self.postings.append(Posting(record.round, "V1", made.digest, 5.0, 0.0, 9.0))
 
     def record(self, round):
         if self.down:
             self.down -= 1
             raise LedgerUnreachable("the ledger is away")
         return self.postings[round] if round < self.final else None
+
+    def epoch(self, round):
+        record = self.records[round]
+        payouts = {peer.name: peer.payout for peer in record.peers}
+        return Epoch(round, {}, {}, {"V1": 1.0}, {"V1": 1.0}, {}, payouts, record.reserve, record.remainder)
 
     def registrations(self, round):
         return [Registration("V1", self.address, 0.0, self.identity.public_key, None, 1.0)]
@@ -363,10 +375,16 @@ def test_what_strangers_wrote_commands_no_terminal(made_up):
     assert "\x1b" not in str(refused.value)
 
 
-def test_payouts_that_differ_are_said(made_up):
-    made_up.postings[1] = made_up.postings[1]._replace(payouts={"ada": 1})
-    printed, records, _ = watch(made_up, Polls())
-    assert "round 1: the ledger paid otherwise than its record says" in printed
+def test_a_round_that_is_not_paid_is_waited_for(made_up):
+    paid = made_up.epoch
+    made_up.epoch = lambda round: None if round else paid(round)
+
+    def each(count):
+        if count == 3:
+            made_up.epoch = paid
+
+    printed, records, _ = watch(made_up, Polls(each))
+    assert printed.count("round 1: final, and not paid yet") == 1
     assert records == made_up.records
 
 
@@ -388,7 +406,7 @@ def test_what_a_terminal_shows_below_the_bar_it_is_not_told_above(made_up):
 
 
 TIMES = RoundTimes(seconds=12, opens=4, closes=8)
-PENDING = Posting(3, "V1", "d", {}, 0, 9.0, 100.0, None)
+PENDING = Posting(3, "V1", "d", 9.0, 100.0, None)
 
 
 @pytest.mark.parametrize(
@@ -431,9 +449,9 @@ def test_a_model_that_is_code_is_no_hindrance(terms, tmp_path):
     terms = {**terms, "config": {**terms["config"], "functions": functions}}
     config = config_for_onlookers(terms)
     assert json.loads(config_text(terms, config))["functions"]["build_model"] == "mine:build"
-    posting = Posting(0, "V1", "d", {}, 0, 9.0, 4.0, 11.0)
+    posting = Posting(0, "V1", "d", 9.0, 4.0, 11.0)
     records = synthetic_run.records(2)
-    known = summary(terms, config, records, first=posting, last=posting, validators=[])
+    known = summary(terms, config, records, first=posting, last=posting)
     assert (known["parameters"], known["bytes"]["compression"]) == (None, None)
     assert known["wall_seconds"] == 7.0
     for peer, last in zip(known["peers"], records[-1].peers, strict=True):
@@ -447,8 +465,8 @@ def test_a_model_that_is_code_is_no_hindrance(terms, tmp_path):
 
 def test_a_run_without_any_artifact_has_a_summary(terms):
     record = RoundRecord(0, 0.1, None, None, "ab" * 32, 10, 10, ())
-    posting = Posting(0, "V1", "d", {}, 0, 9.0, 4.0, 11.0)
-    known = summary(terms, config_for_onlookers(terms), [record], first=posting, last=posting, validators=[])
+    posting = Posting(0, "V1", "d", 9.0, 4.0, 11.0)
+    known = summary(terms, config_for_onlookers(terms), [record], first=posting, last=posting)
     assert known["bytes"] == {"per_peer_round": None, "bits_per_value": None, "compression": None}
     assert known["peers"] == []
 

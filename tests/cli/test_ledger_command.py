@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -8,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rewards.shared_world import http_world
 
 from gauntlet_jax.cli import main as cli
+from gauntlet_jax.rewards.ledger import RESERVE
 from gauntlet_jax.rewards.ledger_client import LedgerClient
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
+from gauntlet_jax.rewards.weight_commit import weights_digest
+from gauntlet_jax.testing.ledger_world import play_round, populate
 
 CONFIG = Path(__file__).parents[2] / "configs" / "local.py"
 
@@ -91,6 +96,18 @@ def test_a_ledger_is_founded_served_stopped_and_served_again(tmp_path, capsys):
         (["ledger", "serve"], "needs one DB"),
         (["ledger", "verify"], "needs one DB"),
         (["ledger", "status"], "needs one URL"),
+        (["ledger", "show"], "needs one URL or DB"),
+        (["ledger", "show", "{tmp}/l.sqlite", "1", "2"], "needs one URL or DB"),
+        (["ledger", "show", "{tmp}/none.sqlite"], "there is no ledger"),
+        (["ledger", "show", "{tmp}/none.sqlite", "last"], "'last' is no round"),
+        (["ledger", "show", "ftp://host"], "expected a URL"),
+        (["ledger", "transfer"], "needs one URL"),
+        (["ledger", "transfer", "http://127.0.0.1:1"], "needs --key FILE, --to ACCOUNT and --units N"),
+        (
+            ["ledger", "transfer", "u", "--key", "{tmp}/k", "--to", "a", "--units", "1"],
+            "there is no key file",
+        ),
+        (["ledger", "transfer", "u", "--unit", "1"], "the nearest is --units"),
         (["ledger", "status", "nonsense"], "expected a URL"),
         (["ledger", "verify", "{tmp}/none.sqlite"], "there is no ledger"),
         (["ledger", "serve", "{tmp}/l.sqlite", "--port", "0"], "give --config"),
@@ -120,6 +137,102 @@ def test_a_port_in_use_and_the_file_of_something_else_are_told(tmp_path, capsys)
     command = ["ledger", "serve", str(tmp_path / "sim.sqlite"), "--config", str(CONFIG), "--port", "0"]
     assert cli.main(command) == 2
     assert "belongs to something else" in capsys.readouterr().err
+
+
+def played(path):
+    """A ledger of two rounds, of which V2 was silent in the second after disagreeing in the first."""
+    salt = bytes(32)
+    with SqliteLedger(path, lambda: 0.0) as ledger:
+        for name, stake in (("V1", 3.0), ("V2", 1.0)):
+            ledger.register_validator(name, stake)
+        for name in ("ada", "bob"):
+            ledger.register(name, f"memory://{name}")
+        rows = {"V1": {"ada": 2.0, "bob": 1.0, RESERVE: 1.0}, "V2": {"bob": 1.0}}
+        for name, row in rows.items():
+            ledger.commit_weights(0, name, weights_digest(0, name, row, salt))
+        for name, row in rows.items():
+            ledger.reveal_weights(0, name, row, salt)
+        for round in range(2):
+            ledger.run_epoch(round, ["ada", "bob"], 1001)
+
+
+def test_an_epoch_is_shown_as_a_table(tmp_path, capsys):
+    path = tmp_path / "ledger.sqlite"
+    played(path)
+    assert cli.main(["ledger", "show", str(path), "0"]) == 0
+    # V1 alone decides: I = .75 * .5, .75 * .25 + .25 * .25, .75 * .25, normalised: 6/13, 4/13, 3/13. Of ada and the reserve V1
+    # holds all, of bob 3/4: D = 12/13, 1/13.
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["round", "0:", "1001", "units"],
+        ["peer", "consensus", "incentive", "units"],
+        ["ada", "0.5000", "0.4615", "231"],
+        ["bob", "0.2500", "0.3077", "154"],
+        ["reserve", "0.2500", "0.2308", "115"],
+        ["validator", "trust", "dividends", "units"],
+        ["V1", "1.0000", "0.9231", "462"],
+        ["V2", "0.2500", "0.0769", "38"],
+        ["unpaid", "reserve", "115,", "remainder", "1"],
+        ["accounts"],
+        ["V1", "924"],
+        ["V2", "76"],
+        ["ada", "462"],
+        ["bob", "308"],
+        ["reserve", "230"],
+        ["remainder", "2"],
+        ["all", "together", "2002"],
+    ]
+    assert cli.main(["ledger", "show", str(path)]) == 0
+    assert "round 1: 1001 units" in capsys.readouterr().out
+    assert cli.main(["ledger", "show", str(path), "2"]) == 2
+    assert "has no epoch of round 2" in capsys.readouterr().err
+    with SqliteLedger(tmp_path / "empty.sqlite", lambda: 0.0):
+        pass
+    assert cli.main(["ledger", "show", str(tmp_path / "empty.sqlite")]) == 2
+    assert "has no epoch yet" in capsys.readouterr().err
+
+
+def test_an_epoch_is_shown_over_http(capsys):
+    with http_world() as world:
+        populate(world)
+        assert cli.main(["ledger", "show", world.url]) == 2
+        assert "has no epoch yet" in capsys.readouterr().err
+        play_round(world, {"V1": {"ada": 1.0}, "V2": {"ada": 1.0}})
+        world.open_round()
+        assert cli.main(["ledger", "show", world.url]) == 0
+        newest = capsys.readouterr().out
+        assert "round 0: 1000003 units" in newest
+        assert next(line.split()[1] for line in newest.splitlines() if "V3" in line) == "silent"
+        assert cli.main(["ledger", "show", world.url, "0"]) == 0
+        assert capsys.readouterr().out == newest
+        assert cli.main(["ledger", "status", world.url]) == 0
+        told = capsys.readouterr().out
+        assert "commits to weights" in told
+        assert "all together" in told
+
+
+def test_units_are_given_on_from_the_command_line(tmp_path, capsys):
+    key = tmp_path / "identity.key"
+    key.write_text(hashlib.sha256(b"eve").hexdigest())  # the world's key of eve, which was granted 10
+    key.chmod(0o600)
+    with http_world() as world:
+        populate(world)
+        command = ["ledger", "transfer", world.url, "--key", str(key), "--to", "ada", "--units", "4"]
+        assert cli.main([*command, "--receipt", "ab" * 16]) == 0
+        assert cli.main([*command, "--receipt", "ab" * 16]) == 0
+        assert "ada has 4 units more, receipt abab" in capsys.readouterr().out
+        assert world.balances()["ada"] == 4
+        assert cli.main(command) == 0
+        assert world.balances()["ada"] == 8
+        capsys.readouterr()
+        assert cli.main(command) == 2
+        assert "has 2 units, 4 are needed" in capsys.readouterr().err
+        assert cli.main([*command, "--name", "ada"]) == 2
+        assert "another key" in capsys.readouterr().err
+    assert cli.main(command) == 2
+    told = capsys.readouterr().err
+    assert "repeat it with --receipt" in told
+    assert told.count("\n") == 1
+    assert key.read_text() not in told
 
 
 def test_help(capsys):

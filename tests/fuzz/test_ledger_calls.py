@@ -9,6 +9,7 @@ import pytest
 
 from gauntlet_jax.rewards.ledger_service import DOMAIN, MAX_CALL_BYTES, LedgerService
 from gauntlet_jax.rewards.shared_ledger import SharedRunLedger
+from gauntlet_jax.rewards.weight_commit import weights_digest
 from gauntlet_jax.storage import signed_json
 from gauntlet_jax.storage.identity import Identity
 
@@ -23,14 +24,23 @@ TERMS = {
     "validators": [{"name": "V1", "stake": 1.0, "key": V1.public_key}],
     "emission": 100,
     "times": {"seconds": 12.0, "commit_opens": 0.0, "commit_closes": 4.0, "opens": 4.0, "closes": 8.0},
-    "finality": {"succession_seconds": 3.0, "veto_seconds": 1.5},
+    "finality": {"weights_seconds": 1.0, "succession_seconds": 3.0, "veto_seconds": 1.5},
+    "registration": {"cost": 5, "immunity_rounds": 20, "grants": {ADA.public_key: 7, "ada": 100}},
 }
-POST = {"round": 0, "digest": "ab" * 32, "payouts": {"ada": 90}, "reserve": 10}
+SALT = b"5alt" * 8
+ROW = {"ada": 0.75, "reserve": 0.25}
+POST = {"round": 0, "digest": "ab" * 32}
+COMMIT = {"round": 0, "digest": weights_digest(0, "V1", ROW, SALT)}
+REVEAL = {"round": 0, "weights": ROW, "salt": SALT.hex()}
+GIFT = {"to": EVE.public_key, "units": 3, "receipt": "0f" * 16}
 GOOD = [
     (ADA, "register_peer", "ada", {"bucket": "memory://ada"}),
     (V1, "register_validator", "V1", {"bucket": "memory://V1"}),
-    (V1, "post_weights", "V1", {"round": 0, "weights": {"ada": 1.0}}),
+    (V1, "commit_weights", "V1", COMMIT),
+    (V1, "reveal_weights", "V1", REVEAL),
     (V1, "post_record", "V1", POST),
+    (ADA, "transfer", "ada", GIFT),
+    (ADA, "transfer", ADA.public_key, GIFT),
     (V1, "reject_record", "V1", {"round": 0, "digest": "cd" * 32}),
 ]
 # What stands for no good value of any field.
@@ -48,18 +58,21 @@ def signed(identity, call, name, arguments, nonce, *, domain=DOMAIN, **more):
 
 @pytest.fixture
 def service():
-    """A run whose first put window has just closed, with both nodes registered and nothing posted."""
+    """A run whose first commits to weights have just been closed, with both nodes registered and V1 bound to its weights."""
     time = [990.0]
     ledger = SharedRunLedger(":memory:", lambda: time[0])
     ledger.found(TERMS, anchor=None, start_delay=3.0)
     ledger.begin(None)
     found = LedgerService(ledger)
     found._run = "fuzzed"
-    for nonce, (identity, call, name, arguments) in enumerate(GOOD[:2]):
+    for nonce, (identity, call, name, arguments) in enumerate(GOOD[:2], start=10**12):
         assert found.call(signed(identity, call, name, arguments, nonce))[0] == 200
     for now in (993.0, 1001.0):
         time[0] = now
         ledger.settle()
+    ledger.commit_weights("V1", 0, COMMIT["digest"])
+    time[0] = 1002.0
+    ledger.settle()
     found.ledger = ledger  # type: ignore[attr-defined]
     yield found
     ledger.close()
@@ -101,27 +114,24 @@ def document_changed(random, body):
     return signed_json.canonical(document)
 
 
-def well_signed_junk(random, good):
+def well_signed_junk(random, good, nonce):
     """A call with a junk argument, signed by the right key: only the checks of the ledger stand in its way."""
     identity, call, name, arguments = good
     field = random.choice(sorted(arguments))
     others = [junk for junk in JUNK if not _is_good(field, junk)]
-    return signed(
-        identity, call, name, {**arguments, field: random.choice(others)}, random.randrange(100, 2**62)
-    )
+    return signed(identity, call, name, {**arguments, field: random.choice(others)}, nonce)
 
 
 def _is_good(field, value):
-    """No weights at all are some, and an address is any short printable text: who reads it judges it."""
+    """An address is any short printable text: who reads it judges it."""
     if field == "bucket":
         return isinstance(value, str) and value.isascii() and value.isprintable() and 0 < len(value) <= 512
-    return field == "weights" and value == {}
+    return False
 
 
-def forged(random, good):
+def forged(random, good, nonce):
     """A whole and good call of the wrong key, run, purpose, nonce, sender or name."""
     identity, call, name, arguments = good
-    nonce = random.randrange(100, 2**62)
     return random.choice(
         [
             lambda: signed(EVE, call, name, arguments, nonce),
@@ -134,7 +144,15 @@ def forged(random, good):
             lambda: signed(EVE, "register_peer", f"eve{random.randrange(9)}", {"bucket": "b"}, nonce),  # no slot is free
             lambda: signed(EVE, "register_validator", "V2", {"bucket": "b"}, nonce),
             lambda: signed(ADA, "post_record", "ada", POST, nonce),
-            lambda: signed(V1, "post_record", "V1", {**POST, "reserve": random.randrange(11, 2**70)}, nonce),
+            lambda: signed(ADA, "commit_weights", "ada", COMMIT, nonce),
+            lambda: signed(V1, "commit_weights", "V1", {**COMMIT, "digest": random.randbytes(32).hex()}, nonce),
+            lambda: signed(V1, "reveal_weights", "V1", {**REVEAL, "weights": {"ada": random.random()}}, nonce),
+            lambda: signed(V1, "reveal_weights", "V1", {**REVEAL, "salt": random.randbytes(32).hex()}, nonce),
+            lambda: signed(ADA, "transfer", "ada", {**GIFT, "units": random.randrange(101, 2**70)}, nonce),
+            lambda: signed(ADA, "transfer", ADA.public_key, {**GIFT, "units": random.randrange(8, 2**63)}, nonce),
+            lambda: signed(ADA, "transfer", "ada", {**GIFT, "to": random.choice(("reserve", "eve", "ada"))}, nonce),
+            lambda: signed(EVE, "transfer", EVE.public_key, {**GIFT, "to": "ada"}, nonce),
+            lambda: signed(ADA, "transfer", EVE.public_key, {**GIFT, "to": "ada"}, nonce),
             lambda: signed(V1, "post_record", "V1", {**POST, "round": random.randrange(1, 2**60)}, nonce),
         ]
     )()  # fmt: skip
@@ -163,12 +181,13 @@ def test_no_mutated_call_is_taken(service, full):
         # The good calls that a mutation starts from are of now: but for it they would be taken.
         good = chance.choice(GOOD)
         identity, call, name, arguments = good
-        body = signed(identity, call, name, arguments, chance.randrange(2**61, 2**62))
+        nonce = 10**13 + number  # above all before: else nothing but that would be checked
+        body = signed(identity, call, name, arguments, nonce)
         mutated = (
             bytes_changed(chance, body),
             document_changed(chance, body),
-            well_signed_junk(chance, good),
-            forged(chance, good),
+            well_signed_junk(chance, good, nonce),
+            forged(chance, good, nonce),
             garbage(chance),
         )[number % 5]
         if mutated == body:
@@ -189,11 +208,15 @@ def test_no_mutated_call_is_taken(service, full):
             assert ledger.head() == head
     assert ledger.head() == head
     assert ledger.verify() > 0
+    assert sum(ledger.balances().values()) == 107
     print(f"{count} calls, {len(reasons)} reasons, peak {peak / 2**20:.1f} MiB")
     for reason, times in reasons.most_common(12):
         print(f"{times:6d}  {reason}")
     assert len(reasons) > 20, "the mutations reach the ledger's own checks"
     assert peak < 32 * 2**20
     # And what was not mutated is taken.
-    assert service.call(signed(V1, "post_record", "V1", POST, 2**63 - 2))[0] == 200
-    assert ledger.head() != head
+    for nonce, (identity, call, name, arguments) in enumerate(GOOD):
+        if call in ("reveal_weights", "post_record", "transfer"):
+            assert service.call(signed(identity, call, name, arguments, 2**63 - 9 + nonce))[0] == 200
+            assert ledger.head() != head
+            head = ledger.head()

@@ -15,6 +15,7 @@ from gauntlet_jax.nodes.record import RoundRecord
 from gauntlet_jax.nodes.validator_process import ValidatorProcess
 from gauntlet_jax.rewards.beacon_chain import make_chain
 from gauntlet_jax.rewards.shared_ledger import SharedRunLedger
+from gauntlet_jax.rewards.weight_commit import weights_digest
 from gauntlet_jax.storage.bucket import BucketUnavailable, MemoryBucket
 from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.terms import terms_of
@@ -54,11 +55,14 @@ class LocalLedger:
     def register_validator(self, name, bucket):
         return self._ledger.register_validator(name, self._key, bucket)
 
-    def post_weights(self, round, weights):
-        self._ledger.post_weights(self._name, round, weights)
+    def commit_weights(self, round, weights, salt):
+        self._ledger.commit_weights(self._name, round, weights_digest(round, self._name, weights, salt))
 
-    def post_record(self, round, digest, payouts, reserve):
-        self._ledger.post_record(self._name, round, digest, payouts, reserve)
+    def reveal_weights(self, round, weights, salt):
+        self._ledger.reveal_weights(self._name, round, weights, salt)
+
+    def post_record(self, round, digest):
+        self._ledger.post_record(self._name, round, digest)
 
     def reject_record(self, round, digest):
         self._ledger.reject_record(self._name, round, digest)

@@ -56,8 +56,8 @@ class Bench:
         self._clock.move_to(self._window.opens + 1)
         for peer, contribution in prepared:
             peer.upload(contribution)
-        self._validator = simulation._validator
-        self._state = simulation._validator.state()
+        self._validator = simulation._panel.seats[0].validator
+        self._state = simulation._panel.seats[0].validator.state()
         self.identity = simulation._peers[VICTIM]._identity
         self.stranger = simulation._peers[0]._identity
         name, _, self._bucket, key = self._validator.members[VICTIM]

@@ -28,7 +28,7 @@ def test_the_later_of_two_alike_is_slashed_from_the_second_round_on_and_honest_p
     for _ in range(10):
         record = simulation.run_round()
         assert all(peer.refusal is None for peer in record.peers)
-        validator = simulation._validator
+        validator = simulation._panel.seats[0].validator
         known = json.dumps(validator.state())
         validator._memory.suspected[:] = False
         validator._memory.histories = [PeerHistory()] * 6

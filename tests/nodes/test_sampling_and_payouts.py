@@ -10,7 +10,8 @@ from gauntlet_jax.build import build_simulation
 from gauntlet_jax.config import PeerConfig
 from gauntlet_jax.nodes.record import to_json
 from gauntlet_jax.nodes.rules import ValidatorRules
-from gauntlet_jax.rewards.ledger import RESERVE
+from gauntlet_jax.nodes.settlement import weights_in
+from gauntlet_jax.rewards.ledger import REMAINDER, RESERVE
 from gauntlet_jax.rewards.rules import RewardRules
 
 
@@ -58,7 +59,7 @@ def test_the_draw_differs_by_round_and_reaches_everyone(sampled):
 
 
 def test_the_draw_hangs_on_the_closing_beacon_and_the_validators_name(sampled):
-    validator = sampled[0]._validator
+    validator = sampled[0]._panel.seats[0].validator
 
     def draw(beacon: bytes, name: str) -> tuple[int, ...]:
         validator.name, own = name, validator.name
@@ -74,11 +75,11 @@ def test_the_draw_hangs_on_the_closing_beacon_and_the_validators_name(sampled):
 
 def test_the_validator_knows_when_each_was_evaluated(sampled):
     simulation, records = sampled
-    state = json.loads(json.dumps(simulation._validator.state()))
-    simulation._validator._memory.evaluated_at[:] = -1
-    simulation._validator.restore(state)
+    state = json.loads(json.dumps(simulation._panel.seats[0].validator.state()))
+    simulation._panel.seats[0].validator._memory.evaluated_at[:] = -1
+    simulation._panel.seats[0].validator.restore(state)
     expected = [max(record.round for record in records if record.peers[slot].scores) for slot in range(6)]
-    assert simulation._validator._memory.evaluated_at.tolist() == expected
+    assert simulation._panel.seats[0].validator._memory.evaluated_at.tolist() == expected
 
 
 def test_no_more_than_g_are_aggregated(sampled, finished):
@@ -98,14 +99,19 @@ def test_every_unit_of_an_emission_goes_somewhere(sampled, finished):
     for emission, records in ((1_000_003, sampled[1]), (1_000_000, finished.records)):
         for record in records:
             assert record.emission == emission
-            assert sum(peer.payout for peer in record.peers) + record.reserve == emission
+            units = [*record.peers, *record.validators]
+            assert sum(one.payout for one in units) + record.reserve + record.remainder == emission
+            assert record.validators[0].payout in (
+                emission // 2 - 1,
+                emission // 2,
+            )  # half is the validators'
             assert all(peer.payout == 0 for peer in record.peers if not peer.payable or peer.incentive == 0)
             assert sum(peer.incentive for peer in record.peers) == pytest.approx(1)
 
 
 def test_nobody_is_paid_before_enough_evaluations(sampled):
     _, records = sampled
-    assert records[0].reserve == 1_000_003
+    assert records[0].reserve == 500_001 and records[0].remainder == 1
     assert any(peer.payout for peer in records[-1].peers)
     for record in records:
         for peer in record.peers:
@@ -118,26 +124,30 @@ def test_the_ledger_says_what_the_records_say(sampled, finished):
         ledger = simulation._ledger
         balances = ledger.balances()
         assert balances.pop(RESERVE) == sum(record.reserve for record in records)
+        assert balances.pop(REMAINDER) == sum(record.remainder for record in records)
         for name, units in balances.items():
             paid = {
-                record.round: peer.payout for record in records for peer in record.peers if peer.name == name
+                record.round: one.payout
+                for record in records
+                for one in (*record.peers, *record.validators)
+                if one.name == name and one.payout
             }
             assert ledger.history(name) == paid
             assert units == sum(paid.values())
         for record in records:
-            weights = {peer.name: peer.incentive for peer in record.peers}
-            assert ledger.weights(record.round) == {"validator": weights}
-        # Registrations, and then weights, record and emission of each round.
-        assert ledger.verify() == len(balances) + 3 * len(records)
+            assert ledger.weights(record.round) == {"validator": pytest.approx(weights_in(record.peers))}
+        # What it is made of, registrations, and then commit, record, weights, epoch and emission of each round.
+        assert ledger.verify() == 1 + len(balances) + 5 * len(records)
 
 
 def test_the_ledger_holds_the_digest_of_each_line(finished):
 
     for record in finished.records:
-        assert (
-            finished.simulation._ledger.record(record.round)
-            == hashlib.sha256(to_json(record).encode()).hexdigest()
-        )
+        line = json.loads(to_json(record))
+        line |= {"emission": 0, "reserve": 0, "remainder": 0, "validators": []}
+        line["peers"] = [{**peer, "payout": 0, "consensus": None} for peer in line["peers"]]
+        judged = json.dumps(line, separators=(",", ":")).encode()
+        assert finished.simulation._ledger.record(record.round) == hashlib.sha256(judged).hexdigest()
 
 
 def test_the_summary_adds_up(sampled, finished):
@@ -145,14 +155,16 @@ def test_the_summary_adds_up(sampled, finished):
         summary = simulation.summary(records, 100.0)
         assert set(summary) == {
             "schema", "config", "seed", "rounds", "parameters", "params_digest", "wall_seconds", "seconds",
-            "loss", "baseline", "bytes", "payout_total", "reserve", "validators", "peers",
+            "loss", "baseline", "bytes", "payout_total", "reserve", "remainder", "validators", "peers",
         }  # fmt: skip
         assert set(summary["seconds"]) >= {"compile", "train", "encode", "evaluate", "aggregate", "other"}
         assert sum(summary["seconds"].values()) == pytest.approx(100.0)
         assert set(summary["loss"]) == {"initial", "final"}
         assert summary["loss"]["final"] == records[-1].heldout_loss < summary["loss"]["initial"]
         assert set(summary["bytes"]) == {"per_peer_round", "bits_per_value", "compression"}
-        assert set(summary["validators"][0]) == {"name", "stake", "trust", "dividends"}
+        validator = summary["validators"][0]
+        assert set(validator) >= {"name", "stake", "trust", "dividends"}
+        assert (validator["trust"], validator["dividends"]) == (pytest.approx(1), pytest.approx(1))
         assert (summary["schema"], summary["config"], summary["rounds"]) == (1, "tiny", len(records))
         assert summary["params_digest"] == records[-1].params_digest
         peers = summary["peers"]
@@ -165,7 +177,8 @@ def test_the_summary_adds_up(sampled, finished):
         for share in ("payout_share", "payout_share_second_half"):
             assert sum(peer[share] for peer in peers) == pytest.approx(1)
         assert sum(peer["payout"] for peer in peers) == summary["payout_total"]
-        assert summary["payout_total"] + summary["reserve"] == sum(record.emission for record in records)
+        units = summary["payout_total"] + summary["reserve"] + summary["remainder"] + validator["payout"]
+        assert units == sum(record.emission for record in records)
     baseline = finished.simulation.summary(finished.records, 100.0)["baseline"]
     assert baseline == {"name": "adamw", "learning_rate": 1e-2, "final": finished.records[-1].baseline_loss}
     late = next(peer for peer in peers if peer["name"] == "late")
@@ -175,7 +188,7 @@ def test_the_summary_adds_up(sampled, finished):
 def test_where_nobody_has_a_score_all_goes_to_the_reserve_and_nothing_moves(tiny, started):
     simulation = started(tiny(peer_score=lambda scores, history: 0.0))
     record = simulation.run_round()
-    assert record.reserve == record.emission == 1_000_000
+    assert (record.reserve, record.emission, record.validators[0].payout) == (500_000, 1_000_000, 500_000)
     assert not any(peer.aggregated or peer.payout or peer.incentive for peer in record.peers)
     before = record.params_digest
     second = simulation.run_round()

@@ -8,11 +8,12 @@ import pytest
 from field import Field, share_compiled_steps
 
 from gauntlet_jax.config import CompressionConfig, FinalityConfig, PeerConfig, ValidatorConfig
-from gauntlet_jax.nodes import validator_process
+from gauntlet_jax.nodes import examination
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.peer import artifact_key
 from gauntlet_jax.nodes.published_record import publish, record_key
 from gauntlet_jax.nodes.replica import Diverged
+from gauntlet_jax.nodes.settlement import weights_in
 from gauntlet_jax.rewards.ledger import LedgerRefused
 from gauntlet_jax.storage.bucket import MemoryBucket
 from gauntlet_jax.storage.digest import params_digest
@@ -32,7 +33,7 @@ def config(tiny):
         commit_reveal=True,
         beacon="ledger",
         times=RoundTimes(seconds=12, commit_closes=4, opens=6, closes=9),
-        finality=FinalityConfig(succession_seconds=2, veto_seconds=2),
+        finality=FinalityConfig(weights_seconds=1, succession_seconds=2, veto_seconds=2),
         checkpoint_every=2,
     )
 
@@ -113,21 +114,52 @@ def test_a_validator_whose_bucket_fails_counts_the_round_once(field, monkeypatch
     before = validator._validator.state()
 
     def full(key, data):
-        raise OSError("the bucket is full")
+        raise OSError("it is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bucket, "put", full)
+        patch.setattr(validator._publishing.unpublished, "put", full)
         with pytest.raises(OSError, match="full"):
             field.judge("V1")
     assert validator._validator.state() == before and validator.judged == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "put", full)
+        field.judge("V1")
+        field.clock.move_to(field.ledger.status().commits_close)
+        with pytest.raises(OSError, match="full"):
+            field.judge("V1")
+    assert validator.judged == 1
     assert [peer.evaluations for peer in field.finish("V1").peers] == [2, 2, 2]
+
+
+def test_nothing_tells_of_scores_before_commits_are_closed(field):
+    field.round()
+    field.upload()
+    field.judge()
+    shown = [key for name in ("V1", "V2", "V3") for key in field.buckets[name].list("", limit=999)]
+    assert {key.split("/")[1][:8] for key in shown if not key.startswith("checkpoints/")} == {"00000000"}
+    assert field.ledger.committed(1) == ("V1", "V2", "V3") and field.ledger.weights(1) == {}
+    field.clock.move_to(field.ledger.status().commits_close)
+    field.judge()
+    assert set(field.ledger.weights(1)) == {"V1", "V2", "V3"}
+    assert field.buckets["V3"].list("records/00000001/", limit=9)
+
+
+def test_weights_are_shown_again_after_a_kill_with_the_same_salt(field):
+    field.round()
+    field.upload()
+    field.judge()
+    back = field.start_validator("V2")
+    field.clock.move_to(field.ledger.status().commits_close)
+    field.judge()
+    assert field.ledger.weights(1)["V2"] == pytest.approx(weights_in(back._own.record.peers))
+    assert back._own.document == field.validators["V2"]._own.document and field.finish().round == 1
 
 
 def test_a_silent_lead_is_succeeded(field):
     field.round()
     record = field.round("V2", "V3")
     posting = field.ledger.record(1)
-    assert posting.validator == "V2" and posting.posted_at >= posting.start + 9 + 2
+    assert posting.validator == "V2" and posting.posted_at >= posting.start + 9 + 1 + 2
     assert field.round().round == 2 and field.ledger.record(2).validator == "V1"
     assert record.peers[0].evaluations == 2
 
@@ -137,10 +169,9 @@ LIES = {
         lambda record: dataclasses.replace(
             record,
             peers=tuple(
-                dataclasses.replace(peer, payout=record.emission if slot == 0 else 0)
+                dataclasses.replace(peer, payable=slot == 0, incentive=float(slot == 0))
                 for slot, peer in enumerate(record.peers)
             ),
-            reserve=0,
         ),
         None,  # how a validator scores is its own business: this is for consensus over validators
     ),
@@ -162,9 +193,9 @@ LIES = {
         ),
         "it, or an artifact of it, cannot be had",
     ),
-    "too much": (
-        lambda record: dataclasses.replace(record, emission=record.emission + 1, reserve=record.reserve + 1),
-        None,  # the ledger does not take it in the first place
+    "payouts": (
+        lambda record: dataclasses.replace(record, emission=1, reserve=1),
+        "it says what was paid, which its validator cannot know",
     ),
 }
 
@@ -185,15 +216,16 @@ def test_a_lead_that_lies_is_vetoed_and_the_next_one_posts(field, lie):
         update_sha256=lead._own.update_sha256,
         identity=field.identity("V1"),
     )
-    field.buckets["V1"].put(record_key(1, lead._own.digest), lead._own.document)
     record = field.finish()
     winner = field.ledger.record(1).validator
-    if lie == "too much":
-        assert told(field, "V1: round 1: the ledger did not take the record: payouts and reserve sum to")
     if fault is not None:
         for name in ("V2", "V3"):
             assert told(field, f"{name}: round 1: rejecting the record of V1: {fault}")
     assert winner == ("V1" if lie == "pays a friend" else "V2")
+    # Its weights are paid by consensus: with less than half the stake it gives nobody more than the others do.
+    honest = weights_in(field.validators["V2"]._own.record.peers)
+    assert field.ledger.epoch(1).consensus == pytest.approx(honest)
+    assert field.ledger.epoch(1).trust["V1"] == pytest.approx(honest["ada"] if lie == "pays a friend" else 1)
     assert record.params_digest == field.validators["V2"]._own.record.params_digest
     assert field.round().round == 2  # and the run goes on
 
@@ -216,8 +248,8 @@ def forge(field, change, *, put=True, signs=None):
         update_sha256=sha256,
         identity=field.identity("V1"),
     )
-    if put:
-        field.buckets["V1"].put(record_key(1, lead._own.digest), lead._own.document)
+    if not put:
+        lead._shown = 1
     return lead
 
 
@@ -303,14 +335,15 @@ def test_when_all_are_vetoed_the_largest_stake_decides(field):
     field.round()
     field.upload()
     field.judge()
+    field.clock.move_to(field.ledger.status().commits_close)
+    field.judge("V1")
     for name, against in (("V1", ("V2", "V3")), ("V2", ("V1", "V3")), ("V3", ("V1", "V2"))):
         if name != "V1":
-            own = field.validators[name]._own.record
-            paid = {peer.name: peer.payout for peer in own.peers}
-            field.ledger.post_record(name, 1, field.validators[name]._own.digest, paid, own.reserve)
+            field.ledger.post_record(name, 1, field.validators[name]._own.digest)
         for other in against:
             field.ledger.reject_record(other, 1, field.validators[name]._own.digest)
-    field.clock.move_to(field.clock.time + 3)
+    while field.ledger.status().round == 1:
+        field.clock.move_to(field.clock.time + 0.25)
     assert field.ledger.record(1).validator == "V1"
     assert field.round().round == 2
 
@@ -328,6 +361,8 @@ def test_a_change_is_remembered_over_a_restart_and_a_deletion_is_one(field):
 def test_what_is_changed_after_it_was_judged_is_noticed(field):
     field.round()
     field.upload()
+    field.judge()
+    field.clock.move_to(field.ledger.status().commits_close)
     field.judge()
     # The record stands; now ada puts another artifact in the place of the one that was judged.
     ada = field.peers["ada"]
@@ -404,6 +439,8 @@ def test_a_run_whose_updates_are_no_signs_goes_on_without_an_artifact(config, tm
         field.begin()
         field.round()
         field.upload()
+        field.judge()
+        field.clock.move_to(field.ledger.status().commits_close)
         field.judge()
         assert field.validators["V1"]._own.update_planes == 0
         gone = next(peer.name for peer in field.validators["V1"]._own.record.peers if peer.aggregated)
@@ -522,7 +559,7 @@ def test_names_and_slots_are_taken_once(field, monkeypatch):
 
 def test_the_rejections_that_speak_against_a_record():
     """Only what every honest reader must see: bad luck with a bucket is no reason to overrule anybody."""
-    assert set(validator_process._FAULTS) == {"malformed", "uncommitted", "out_of_sync"}
+    assert set(examination._FAULTS) == {"malformed", "uncommitted", "out_of_sync"}
 
 
 def test_old_artifacts_are_deleted(field, config):

@@ -31,7 +31,9 @@ def test_the_largest_stake_leads_and_equal_ones_stay_in_order():
     ],
 )
 def test_turns(validator, now, vetoed, may):
-    assert may is finality.may_post(validator, STAKES, vetoed, now=now, closes=100.0, succession_seconds=5.0)
+    assert may is finality.may_post(
+        validator, STAKES, vetoed, now=now, commits_close=100.0, succession_seconds=5.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,11 @@ def test_turns(validator, now, vetoed, may):
 )
 def test_more_than_half_of_the_stake_vetoes(stakes, against, vetoed):
     assert finality.is_vetoed(stakes, against) is vetoed
+
+
+def test_commits_close_so_long_after_the_put_window_or_after_an_outage():
+    assert finality.commits_close_at(100.0, 50.0, weights_seconds=3.0) == 103.0
+    assert finality.commits_close_at(100.0, 180.0, weights_seconds=3.0) == 183.0
 
 
 def test_a_posting_from_before_an_outage_can_be_vetoed_after_it():

@@ -1,56 +1,52 @@
 import contextlib
 import socket
-import sqlite3
 import threading
 import time
 
 import httpx
 import pytest
+from shared_world import for_all_threads, identity_of, serving, signed
 
 from gauntlet_jax.nodes.beacon import LedgerBeacon
 from gauntlet_jax.rewards import ledger_http
 from gauntlet_jax.rewards.ledger import LedgerRefused, LedgerUnreachable, NotYetKnown
 from gauntlet_jax.rewards.ledger_client import LedgerClient
-from gauntlet_jax.rewards.ledger_service import MAX_CALL_BYTES, LedgerService
+from gauntlet_jax.rewards.ledger_service import MAX_CALL_BYTES
 from gauntlet_jax.storage.identity import Identity
 
 ADA, V1 = Identity(b"\1" * 32), Identity(b"\2" * 32)
 DIGEST = "ab" * 32
+SALT = b"salt" * 8
 
 
 @contextlib.contextmanager
-def serving(ledger):
-    """The service in a thread of its own, on a free port of the loopback."""
-    listening = ledger_http.listen("127.0.0.1", 0)
-    server = ledger_http.server_of(ledger_http.application(LedgerService(ledger)))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-@pytest.fixture
-def served(shared, tmp_path):
+def served_run(shared, path, grants):
     """A run of ada, bob and three validators behind HTTP; its clock is still moved by hand."""
-    # SQLite keeps a connection to the thread that opened it, so the ledger is opened for all of them.
     shared.ledger.close()
-    with pytest.MonkeyPatch.context() as patched:
-        connect = sqlite3.connect
-        patched.setattr(
-            "gauntlet_jax.rewards.hash_chain.sqlite3.connect",
-            lambda path, **kwargs: connect(path, check_same_thread=False, **kwargs),
-        )
-        shared.reopen(tmp_path / "ledger.sqlite")
+    with for_all_threads():
+        shared.reopen(path)
+    for account, units in grants.items():
+        shared.ledger._ledger.accounts.grant(account, units)
     for name in ("bob", "V2", "V3"):
         register = shared.ledger.register_peer if name == "bob" else shared.ledger.register_validator
         register(name, shared.key(name), f"memory://{name}")
     with serving(shared.ledger) as url:
         shared.url = url
         yield shared
+
+
+@pytest.fixture
+def served(shared, tmp_path):
+    with served_run(shared, tmp_path / "ledger.sqlite", {}) as run:
+        yield run
+
+
+@pytest.fixture
+def rich(shared, tmp_path):
+    """The same, where some have units."""
+    keys = [identity_of(name).public_key for name in ("n1", "n2", "n3", "eve")]
+    with served_run(shared, tmp_path / "ledger.sqlite", {**dict.fromkeys(keys, 1000), "ada": 30}) as run:
+        yield run
 
 
 def moved(run, time_of_run):
@@ -74,28 +70,110 @@ def test_a_round_over_http_by_clockwork_alone(served):
         assert len(beacon.opening(0)) == 32
         with pytest.raises(NotYetKnown):
             beacon.closing(0)
-        with pytest.raises(LedgerRefused, match="not the turn of V1"):
-            lead.post_record(0, DIGEST, {"ada": 70}, 30)
+        with pytest.raises(LedgerRefused, match="would show them"):
+            lead.post_record(0, DIGEST)
         moved(served, 1001.0)
         assert beacon.closing(0) != beacon.opening(0)
-        lead.post_weights(0, {"ada": 1.0})
-        lead.post_record(0, DIGEST, {"ada": 70}, 30)
-        lead.post_record(0, DIGEST, {"ada": 70}, 30)
+        assert reader.status().commits_close == 1002.0
+        lead.commit_weights(0, {"ada": 3, "bob": 1.0}, SALT)
+        assert (reader.committed(0), reader.weights(0), reader.epoch(0)) == (("V1",), {}, None)
+        moved(served, 1002.0)
+        lead.reveal_weights(0, {"ada": 3, "bob": 1.0}, SALT)
+        lead.post_record(0, DIGEST)
+        lead.post_record(0, DIGEST)
         pending = reader.status().pending
         assert pending is not None
-        assert (pending.validator, pending.payouts) == ("V1", {"ada": 70})
+        assert (pending.validator, pending.digest) == ("V1", DIGEST)
         moved(served, 1005.25)
         status, final = reader.status(), reader.record(0)
         assert final is not None
         assert (status.round, status.start, status.pending) == (1, 1005.0, None)
-        assert (final.digest, final.final_at) == (DIGEST, 1002.5)
+        assert (final.digest, final.final_at) == (DIGEST, 1003.5)
         assert reader.record(1) is None
-        assert reader.balances() == {"ada": 70, "bob": 0, "reserve": 30}
-        assert reader.history("ada") == {0: 70}
-        assert reader.weights(0) == {"V1": {"ada": 1.0}}
+        # V1 alone has weighed.
+        paid = {"ada": 37, "bob": 12, "V1": 50}
+        assert reader.balances() == {**paid, "V2": 0, "V3": 0, "reserve": 0, "remainder": 1}
+        assert reader.history("ada") == {0: 37}
+        assert reader.weights(0) == {"V1": {"ada": 0.75, "bob": 0.25}}
+        epoch = reader.epoch(0)
+        assert epoch is not None
+        assert (epoch.payouts, epoch.remainder, epoch.trust) == (paid, 1, {"V1": 1.0})
         assert {entry.name for entry in reader.registrations(0)} == {"ada", "bob", "V1", "V2", "V3"}
         assert abs(reader.now() - served.time) < 1.0
         assert reader.terms()["run"] == "trial"
+
+
+def test_units_are_given_on_by_names_and_by_keys(rich):
+    at_large = identity_of("a key without a name")
+    with (
+        contextlib.closing(LedgerClient(rich.url, identity=ADA, name="ada")) as ada,
+        contextlib.closing(LedgerClient(rich.url, identity=at_large)) as key,
+    ):
+        ada.register_peer("ada", "memory://ada")
+        for _ in range(2):  # each call is a gift of its own
+            ada.transfer("V2", 7)
+        for _ in range(2):  # but for a receipt that was there
+            ada.transfer(at_large.public_key, 3, receipt="ab" * 16)
+        key.transfer("bob", 1)
+        balances = ada.balances()
+        assert [balances[name] for name in ("ada", "bob", "V2", at_large.public_key)] == [13, 1, 14, 2]
+        with pytest.raises(LedgerRefused, match="has 13 units, 14 are needed"):
+            ada.transfer("V2", 14)
+
+
+def test_calls_of_many_at_once_are_each_taken_once(rich):
+    """Six threads with three keys; whatever order they come in, a key's nonces only grow."""
+    names = ("n1", "n2", "n3")
+    with contextlib.ExitStack() as opened:
+        clients = [
+            opened.enter_context(contextlib.closing(LedgerClient(rich.url, identity=identity_of(name))))
+            for name in names
+        ]
+        failures = []
+
+        def give(number):
+            client, to = clients[number % 3], identity_of(names[(number + 1) % 3]).public_key
+            try:
+                for _ in range(15):
+                    client.transfer(to, 1 + number % 3)
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        threads = [threading.Thread(target=give, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert failures == []
+        balances = clients[0].balances()
+    # Each gave 2 * 15 times 1, 2 or 3, and had as many times 3, 1 or 2.
+    assert [balances[identity_of(name).public_key] for name in names] == [1060, 970, 970]
+    assert len(rich.ledger._chain.entries("transfer")) == 90
+
+
+def test_a_call_is_taken_once_in_its_order_by_its_ledger_and_of_its_key(rich):
+    run, eve = rich.ledger.terms()["ledger"], identity_of("eve")
+
+    def post(identity, nonce, receipt, run=run):
+        arguments = {"to": "bob", "units": 1, "receipt": receipt * 32}
+        body = signed(identity, run, "transfer", eve.public_key, nonce, arguments)
+        answer = httpx.post(f"{rich.url}/v1/call", content=body, trust_env=False)
+        return answer.status_code, answer.json().get("error", "")
+
+    assert post(eve, 5, "a") == (200, "")
+    assert post(eve, 9, "b") == (200, "")
+    for identity, nonce, receipt, where, told in (
+        (eve, 9, "b", run, "nonce was used"),  # replayed
+        (eve, 7, "c", run, "nonce was used"),  # overtaken
+        (identity_of("mallory"), 10, "c", run, "not registered"),  # of another key
+        (eve, 10, "c", "ab" * 32, "another run"),
+    ):
+        status, error = post(identity, nonce, receipt, where)
+        assert status == 400
+        assert told in error
+    assert rich.ledger._chain.nonce(eve.public_key) == 9
+    assert len(rich.ledger._chain.entries("transfer")) == 2
 
 
 def test_a_clock_that_is_behind_does_not_stop_a_node(served, monkeypatch):

@@ -9,6 +9,9 @@ from gauntlet_jax.storage.identity import Identity
 
 ADA, EVE, V1 = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 DIGEST = "ab" * 32
+COMMIT = {"round": 0, "digest": DIGEST}
+REVEAL = {"round": 0, "weights": {"ada": 1.0}, "salt": "00" * 32}
+GIFT = {"to": EVE.public_key[::-1], "units": 1, "receipt": "00" * 16}
 
 
 def signed(identity, call, name, nonce, arguments, *, domain=DOMAIN, **changes):
@@ -42,6 +45,7 @@ def test_a_call_is_answered_with_what_it_did(service, shared):
         "slot": None,
         "stake": 3.0,
         "from_round": 0,
+        "until_round": None,
     }
     assert service.read("registrations", {})[1]["result"][0]["public_key"] == ADA.public_key
     assert shared.ledger.verify() > 0
@@ -51,8 +55,16 @@ def test_a_call_is_answered_with_what_it_did(service, shared):
     ("body", "reason"),
     [
         (signed(EVE, "register_peer", "ada", 11, {"bucket": "b"}), "another key"),
-        (signed(EVE, "post_weights", "ada", 11, {"round": 0, "weights": {}}), "another key"),
-        (signed(EVE, "post_weights", "V1", 11, {"round": 0, "weights": {}}), "not registered"),
+        (signed(EVE, "commit_weights", "ada", 11, COMMIT), "another key"),
+        (signed(EVE, "commit_weights", "V1", 11, COMMIT), "not registered"),
+        (signed(EVE, "transfer", "ada", 11, GIFT), "another key"),
+        (signed(EVE, "transfer", "bob", 11, GIFT), "not registered"),
+        (signed(EVE, "transfer", ADA.public_key, 11, GIFT), "not registered"),
+        (signed(EVE, "commit_weights", EVE.public_key, 11, COMMIT), "not registered"),
+        (signed(EVE, "transfer", EVE.public_key, 11, GIFT), "has 0 units"),
+        (signed(ADA, "transfer", "ada", 11, {**GIFT, "units": 2**63}), "units is of another type"),
+        (signed(ADA, "transfer", "ada", 11, {**GIFT, "units": 1.0}), "units is of another type"),
+        (signed(ADA, "transfer", "ada", 11, GIFT), "has 0 units"),
         (signed(ADA, "register_peer", "ada", 11, {"bucket": "b"}, run="other"), "another run"),
         (signed(ADA, "register_peer", "ada", 11, {"bucket": "b"}, domain="manifest"), "does not hold"),
         (signed(ADA, "register_peer", "ada", 10, {"bucket": "b"}), "nonce was used"),
@@ -70,15 +82,20 @@ def test_a_call_is_answered_with_what_it_did(service, shared):
         (signed(ADA, "register_peer", "ada", 11, {"bucket": 1}), "bucket is of another type"),
         (signed(ADA, "register_peer", "ada", 11, {"bucket": "b"}, extra=1), "other fields"),
         (signed(ADA, "register_peer", "\ud800", 11, {"bucket": "b"}), "text that is no Unicode"),
-        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"ada": 10**400}}), "out of range"),
+        (signed(ADA, "reveal_weights", "ada", 11, {**REVEAL, "weights": {"ada": 10**400}}), "out of range"),
         (
-            signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"\ud800": 1}}),
+            signed(ADA, "reveal_weights", "ada", 11, {**REVEAL, "weights": {"\ud800": 1}}),
             "text that is no Unicode",
         ),
-        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {"ada": -1.0}}), "out of range"),
-        (signed(ADA, "post_weights", "ada", 11, {"round": -1, "weights": {}}), "round is of another"),
-        (signed(ADA, "post_weights", "ada", 11, {"round": 10**40, "weights": {}}), "round is of another"),
-        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {}}), "no validator"),
+        (signed(ADA, "reveal_weights", "ada", 11, {**REVEAL, "weights": {"ada": -1.0}}), "out of range"),
+        (signed(ADA, "reveal_weights", "ada", 11, {**REVEAL, "weights": [1.0]}), "out of range"),
+        (signed(ADA, "reveal_weights", "ada", 11, {**REVEAL, "salt": "00"}), "salt is of another type"),
+        (signed(ADA, "reveal_weights", "ada", 11, {**REVEAL, "salt": "zz" * 32}), "salt is of another type"),
+        (signed(ADA, "commit_weights", "ada", 11, {**COMMIT, "round": -1}), "round is of another"),
+        (signed(ADA, "commit_weights", "ada", 11, {**COMMIT, "round": 10**40}), "round is of another"),
+        (signed(ADA, "commit_weights", "ada", 11, COMMIT), "no validator"),
+        (signed(ADA, "reveal_weights", "ada", 11, REVEAL), "no validator"),
+        (signed(ADA, "post_weights", "ada", 11, {"round": 0, "weights": {}}), "no such call"),
         (signed(ADA, "register_peer", "ada", 11, {"bucket": "b" * MAX_CALL_BYTES}), "longer than"),
         (b"", "not JSON"),
         (b"\xff", "not JSON"),
@@ -104,14 +121,34 @@ def test_a_refused_call_cannot_be_repeated_when_it_would_be_taken(service, share
         shared.ledger.register_validator(name, shared.key(name), "v")
     shared.ledger.register_peer("bob", shared.key("bob"), "b")
     shared.move_to(993.0)
-    post = {"round": 0, "digest": DIGEST, "payouts": {"ada": 100}, "reserve": 0}
-    early = signed(V1, "post_record", "V1", 2, post)
-    assert "not the turn" in service.call(early)[1]["error"]
-    shared.move_to(1001.0)
+    early = signed(V1, "post_record", "V1", 2, COMMIT)
+    assert "would show them" in service.call(early)[1]["error"]
+    shared.move_to(1002.0)
     status, answer = service.call(early)
     assert (status, answer["nonce"]) == (400, 2)
-    assert service.call(signed(V1, "post_record", "V1", 3, post))[0] == 200
+    assert service.call(signed(V1, "post_record", "V1", 3, COMMIT))[0] == 200
     assert service.read("status", {})[1]["result"]["pending"]["digest"] == DIGEST
+
+
+def test_a_refused_transfer_cannot_be_repeated_once_there_are_units(service, shared):
+    """Of a key that nobody knew: what it signed before it had units cost nothing, and is not taken when it would."""
+    to_ada = {"to": "ada", "units": 5, "receipt": "11" * 16}
+    early = signed(EVE, "transfer", EVE.public_key, 1, to_ada)
+    assert "has 0 units" in service.call(early)[1]["error"]
+    assert shared.ledger.nonce(EVE.public_key) == -1, "strangers fill no disk"
+    shared.ledger._ledger.accounts.grant("ada", 20)
+    shared.ledger.transfer("ada", EVE.public_key, 9, "22" * 16)
+    status, answer = service.call(early)
+    assert (status, answer["nonce"]) == (400, 990 * 10**9)
+    assert shared.ledger.balances()[EVE.public_key] == 9
+    assert service.call(signed(EVE, "transfer", EVE.public_key, answer["nonce"] + 1, to_ada))[0] == 200
+    # The same receipt under a new nonce: as a client does whose answer was lost.
+    assert service.call(signed(EVE, "transfer", EVE.public_key, answer["nonce"] + 2, to_ada))[0] == 200
+    assert shared.ledger.balances()[EVE.public_key] == 4
+    too_much = signed(EVE, "transfer", EVE.public_key, answer["nonce"] + 3, {**to_ada, "receipt": "33" * 16})
+    assert "has 4 units" in service.call(too_much)[1]["error"]
+    shared.ledger.transfer("ada", EVE.public_key, 2, "44" * 16)
+    assert "nonce was used" in service.call(too_much)[1]["error"]
 
 
 def test_nonces_outlive_the_process(shared, tmp_path):
@@ -120,7 +157,7 @@ def test_nonces_outlive_the_process(shared, tmp_path):
     assert service_of(shared.reopen(path)).call(call)[0] == 200
     service = service_of(shared.reopen(path))
     assert "nonce was used" in service.call(call)[1]["error"]
-    assert shared.ledger.verify() == 3  # terms, the peer, its key: nonces are no entries
+    assert shared.ledger.verify() == 4  # terms, the peer, its key, its seat: nonces are no entries
 
 
 def test_a_full_disk_is_a_503_of_one_line_and_keeps_nothing(shared, tmp_path):
@@ -154,8 +191,10 @@ def test_a_full_disk_is_a_503_of_one_line_and_keeps_nothing(shared, tmp_path):
         ("registrations", {"round": "x"}, "names it"),
         ("beacon", {"round": "0", "phase": "middle"}, "no such read"),
         ("nonce", {"round": "0"}, "no such read"),
-        ("history", {"peer": "eve"}, "not registered"),
-        ("history", {"peer": "\ud800"}, "surrogates"),
+        ("history", {"name": "eve"}, "not registered"),
+        ("history", {"name": "\ud800"}, "not registered"),
+        ("epoch", {"round": "all"}, "names it"),
+        ("committed", {}, "names it"),
     ],
 )
 def test_a_misshapen_read_is_refused(service, what, query, reason):
@@ -170,8 +209,22 @@ def test_a_beacon_before_its_time_is_told_apart(service):
 
 def test_no_answer_has_the_secret(service, shared):
     answers = [
-        service.read(what, {"round": "0", "phase": "opening", "peer": "ada"})[1]
-        for what in ("status", "terms", "balances", "head", "registrations", "record", "weights", "beacon")
+        service.read(what, {"round": "0", "phase": "opening", "name": "ada"})[1]
+        for what in (
+            [
+                "status",
+                "terms",
+                "balances",
+                "head",
+                "registrations",
+                "history",
+                "record",
+                "weights",
+                "committed",
+                "epoch",
+                "beacon",
+            ]
+        )
     ]
     told = json.dumps(answers) + repr(shared.ledger) + repr(service)
     assert shared.secret.decode() not in told

@@ -15,7 +15,7 @@ from gauntlet_jax.training.model import DecoderConfig
 
 
 def get_config() -> Config:
-    """Four rounds of eleven seconds."""
+    """Four rounds of fourteen seconds."""
     return Config(
         name="small",
         peers=(
@@ -33,7 +33,7 @@ def get_config() -> Config:
         validator=ValidatorRules(top_g=3, max_sync_score=1.5),
         validators=(ValidatorConfig("V1", stake=2.0), ValidatorConfig("V2", stake=1.0)),
         commit_reveal=True,
-        times=RoundTimes(seconds=11, commit_closes=3, opens=4, closes=7),
-        finality=FinalityConfig(succession_seconds=2, veto_seconds=2),
+        times=RoundTimes(seconds=14, commit_closes=3, opens=4, closes=7),
+        finality=FinalityConfig(weights_seconds=3, succession_seconds=2, veto_seconds=2),
         checkpoint_every=2,
     )

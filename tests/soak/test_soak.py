@@ -16,6 +16,7 @@ from fleet import Fleet, Home
 from gate import Gate
 from s3_server import s3_server
 
+from gauntlet_jax.cli.main import main
 from gauntlet_jax.nodes.public_run import PublicRun
 from gauntlet_jax.nodes.record import RoundRecord
 from gauntlet_jax.rewards.ledger import Posting
@@ -27,7 +28,7 @@ VALIDATORS = ("V1", "V2")
 PEERS = tuple(f"P{number}" for number in range(1, 7))
 STRANGERS = ("S1", "S2")
 CUT, SLOW = "P3", "P4"
-SECONDS = 11
+SECONDS = 13
 
 CONFIG = """
 import dataclasses
@@ -44,7 +45,7 @@ def get_config():
         peers=tuple(PeerConfig(name) for name in {peers}),
         beacon="ledger",
         times=RoundTimes(seconds={seconds}, commit_closes=3, opens=4, closes=7),
-        finality=FinalityConfig(succession_seconds=2, veto_seconds=2),
+        finality=FinalityConfig(weights_seconds=2, succession_seconds=2, veto_seconds=2),
         checkpoint_every=4,
     )
 """
@@ -163,11 +164,13 @@ def test_nothing_is_lost(tmp_path, storage, full):
         postings = [fleet.client.record(t) for t in range(rounds)]
         assert all(posting is not None and posting.final_at is not None for posting in postings)
         records = _records(fleet, place.policy, postings)
+        audited = main(["audit", fleet.url, *place.home(PEERS[0]).flags])
 
     assert len(planned.kills) >= (15 if full else 3)
     assert {"ledger", *VALIDATORS} <= set(planned.kills.values())
     assert set(digests.values()) == {records[-1].params_digest}, digests
     assert sum(paid.values()) == 1_000_000 * rounds
+    assert audited == 0  # every score and payout follows from what is public, kills or not
     ledger = SqliteLedger(tmp_path / "ledger.sqlite", time.time)
     assert ledger.verify() > 3 * rounds
     ledger.close()
