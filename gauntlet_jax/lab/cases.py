@@ -1,0 +1,126 @@
+"""The runs of the economics studies: a strategist's identities first, honest peers with one batch each beside them."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from gauntlet_jax import scoring
+from gauntlet_jax.config import CompressionConfig, Config, DataConfig, PeerConfig, ScheduleConfig
+from gauntlet_jax.lab import strategists
+from gauntlet_jax.lab.replay import Settings
+from gauntlet_jax.nodes.attacks import HONEST
+from gauntlet_jax.nodes.peer import Behavior
+from gauntlet_jax.nodes.rules import ValidatorRules
+from gauntlet_jax.rewards.rules import RewardRules
+from gauntlet_jax.training.model import DecoderConfig
+
+HONEST_PEERS = 5
+TOTAL_BATCHES = 8  # of the strategist that splits
+PROOF_GATE = 0.5
+FEW_AGGREGATED = 2  # the other top-G that is tried
+SAMPLE = 5  # |S_t|, as in the live run
+_WIDTH = 32
+_OVERLAP_FLOOR = 0.4
+_NO_OVERLAP_RULE = 1.01  # no two peers share more than all of their indices
+_LOSERS = ("sign_flip", "noise", "one_sequence", "climb_then_lose")
+_LOSERS_IF_SAMPLED = ("sign_flip", "noise", "climb_then_lose")
+_MOST_LOSERS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One run of a study, apart from its seed.
+
+    Attributes:
+      name: of the run, a part of a file's name.
+      own: the strategist's behaviors, one an identity.
+      top_g: G, whose pseudo-gradients make the update.
+      sample_size: peers evaluated a round; None: all.
+      overlap_rule: whether pairs that send the same coefficients are slashed.
+    """
+
+    name: str
+    own: tuple[Behavior, ...]
+    top_g: int = HONEST_PEERS + 1
+    sample_size: int | None = None
+    overlap_rule: bool = True
+
+
+def settings(rounds: int) -> Settings:
+    """What the runs are judged with: as the quickstart, scaled to their length."""
+    return Settings(payable_after=rounds // 4, proof_gate=PROOF_GATE)
+
+
+def config_of(case: Case, *, seed: int, rounds: int) -> Config:
+    """A case's run: the quickstart made small, without a baseline, artifacts in memory."""
+    judged = settings(rounds)
+    peers = [PeerConfig(f"own-{i}", behavior) for i, behavior in enumerate(case.own)]
+    return Config(
+        name=case.name,
+        seed=seed,
+        peers=(*peers, *(PeerConfig(f"honest-{i}") for i in range(HONEST_PEERS))),
+        rounds=rounds,
+        model=DecoderConfig(
+            vocabulary=256, width=_WIDTH, layers=1, heads=2, kv_heads=1, intermediate=3 * _WIDTH
+        ),
+        data=DataConfig(length=32, batch=16, capacity=TOTAL_BATCHES, heldout=64, max_bytes=4_000_000),
+        compression=CompressionConfig(beta=0.9, k=64, bits=8),
+        learning_rate=ScheduleConfig(
+            peak=8e-3, warmup_rounds=min(5, rounds - 1), schedule_rounds=max(2, rounds)
+        ),
+        validator=ValidatorRules(
+            top_g=case.top_g,
+            sample_size=case.sample_size,
+            max_sync_score=1.5,
+            proof_decay=judged.proof_decay,
+            rating_beta=judged.rating_beta,
+            rating_tau=judged.rating_tau,
+            overlap_floor=_OVERLAP_FLOOR if case.overlap_rule else _NO_OVERLAP_RULE,
+        ),
+        rewards=RewardRules(payable_after=judged.payable_after, payable_proof=judged.proof_gate),
+        store="memory",
+        heldout_every=rounds,
+        peer_score=scoring.gated_peer_score(threshold=judged.proof_gate, gamma=judged.proof_decay),
+    )
+
+
+def split_cases() -> Iterator[Case]:
+    """8 batches as k = 1 to 8 identities; the same with fewer aggregated; and a peer that declares 8 and trains on 1."""
+    for k in range(1, TOTAL_BATCHES + 1):
+        yield Case(f"split-{k}", tuple(strategists.split(TOTAL_BATCHES, k)))
+    for k in (1, 2, TOTAL_BATCHES):
+        yield Case(
+            f"split-{k}-top{FEW_AGGREGATED}",
+            tuple(strategists.split(TOTAL_BATCHES, k)),
+            top_g=FEW_AGGREGATED,
+        )
+    yield Case("boast", (strategists.boaster(TOTAL_BATCHES),))
+
+
+def pair_cases() -> Iterator[Case]:
+    """Two identities with one gradient, at the compute of one and of two; where both send the same, without the overlap rule too."""
+    yield Case(
+        "pair-none", (dataclasses.replace(HONEST, batches=2),)
+    )  # what the compute of two earns as one honest peer
+    for sends, deal in (("same", False), ("dealt", True)):
+        for compute, whole in (("half", False), ("whole", True)):
+            own = strategists.pair((0, 1), whole=whole, deal=deal)
+            yield Case(f"pair-{sends}-{compute}", own)
+            if not deal:  # those who share no coefficient are not touched by the rule
+                yield Case(f"pair-{sends}-{compute}-free", own, overlap_rule=False)
+
+
+def loser_cases(rounds: int) -> Iterator[Case]:
+    """A main identity with 0 to 4 that lose on purpose, everybody evaluated or 5 a round (there only with none and 4)."""
+    for sample_size, ending in ((None, ""), (SAMPLE, f"-sample{SAMPLE}")):
+        yield Case(f"lose-0{ending}", (HONEST,), sample_size=sample_size)
+        for kind in _LOSERS if sample_size is None else _LOSERS_IF_SAMPLED:
+            is_counted = kind == "sign_flip" and sample_size is None
+            for m in range(1, _MOST_LOSERS + 1) if is_counted else (_MOST_LOSERS,):
+                own = (HONEST, *[strategists.loser(kind, rounds=rounds)] * m)
+                yield Case(f"lose-{m}-{kind}{ending}", own, sample_size=sample_size)
+
+
+def cases_of(studies: Sequence[str], *, rounds: int) -> dict[str, Case]:
+    """The runs of some studies by name."""
+    made = {"split": split_cases, "pair": pair_cases, "designed-to-lose": lambda: loser_cases(rounds)}
+    return {case.name: case for study in studies for case in made[study]()}

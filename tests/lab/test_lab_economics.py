@@ -1,0 +1,244 @@
+"""The command in its smallest form, and what its tables make of known runs."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from small_runs import recorded
+
+from gauntlet_jax.cli import lab as command
+from gauntlet_jax.cli import libraries
+from gauntlet_jax.cli import main as cli
+from gauntlet_jax.config_check import check
+from gauntlet_jax.lab import cases, economics, losers, pair, split
+from gauntlet_jax.lab.replay import PayRule, Settings, shares
+from gauntlet_jax.lab.runs import Job, Runs
+from gauntlet_jax.lab.statistics import Interval
+from gauntlet_jax.lab.tables import Table, as_json, as_text
+from gauntlet_jax.storage.journal import read_journal, write_journal
+
+ROUNDS = 8
+SETTINGS = Settings(payable_after=0, proof_gate=0.5)
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory):
+    """A pair's run, really simulated: its folder and its runs."""
+    folder = tmp_path_factory.mktemp("lab")
+    runs = Runs(folder, ["pair"], seeds=2, rounds=ROUNDS)
+    runs.run_one(Job("pair-same-half", 0))
+    return folder, runs
+
+
+def test_a_real_run_is_replayed_as_it_was_paid(one_run):
+    folder, _ = one_run
+    run = economics.Runs(folder, ["pair"], seeds=1, rounds=ROUNDS).of("pair-same-half")[0]
+    assert run.rank.shape == (ROUNDS, 2 + cases.HONEST_PEERS)
+    judged = cases.settings(ROUNDS)
+    paid = run.payout.sum(axis=0) / run.payout.sum()
+    assert run.payout.sum() > 0
+    # Units, and weights of 16 bits where validators agree on them: no closer than that.
+    assert shares(run, PayRule(), judged) == pytest.approx(paid, abs=2e-3)
+    # Rating, gate and payability anew from the matches give the same.
+    again = shares(run, PayRule(rating_beta=judged.rating_beta, proof_gate=judged.proof_gate), judged)
+    assert again == pytest.approx(paid, abs=2e-3)
+    # The overlap rule saw the second of the pair, and nobody else.
+    assert run.slashed[:, 1].sum() == ROUNDS - 1
+    assert run.slashed.sum() == ROUNDS - 1
+
+
+def fill(runs, example, monkeypatch):
+    """Every run is the example's columns, so that a command takes seconds."""
+
+    def copied(self, job):
+        self_made = {"config": self._digest(job), "run": example["run"]}
+        write_journal(self._path(job), self_made)
+
+    monkeypatch.setattr(runs, "run_one", copied)
+
+
+def test_the_command_runs_what_is_missing_and_says_what_it_found(one_run, tmp_path, monkeypatch, capsys):
+    _, runs = one_run
+    example = read_journal(runs._path(Job("pair-same-half", 0)))
+    fill(Runs, example, monkeypatch)
+    arguments = [
+        "lab",
+        "economics",
+        "--seeds",
+        "2",
+        "--rounds",
+        "8",
+        "--studies",
+        "pair",
+        "--out",
+        str(tmp_path),
+    ]
+    with monkeypatch.context() as without:  # nothing to draw with, and nothing to be drawn
+        without.setitem(sys.modules, "matplotlib", None)
+        assert cli.main([*arguments, "--processes", "1", "--no-picture"]) == 0
+    said = capsys.readouterr().out
+    assert "14 runs of 8 rounds, 1 side by side: about 1 min" in said
+    assert "coefficients dealt out" in said
+    document = json.loads((tmp_path / command.JSON).read_text())
+    assert (document["schema"], document["seeds"], document["rounds"]) == (1, 2, 8)
+    share = document["studies"]["pair"][0]["rows"][1][2]
+    assert share["low"] <= share["mean"] <= share["high"]
+    assert not (tmp_path / command.PICTURE).exists()
+
+    # A second time there is nothing to run; a damaged run alone is made again, and the picture is drawn.
+    pytest.importorskip("matplotlib")
+    assert cli.main([*arguments, "--processes", "1"]) == 0
+    assert "side by side" not in capsys.readouterr().out
+    assert (tmp_path / command.PICTURE).read_bytes().startswith(b"\x89PNG")
+    damaged = tmp_path / command.RUNS / "pair-none-seed1.json"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    assert cli.main([*arguments, "--processes", "1"]) == 0
+    assert "1 runs of 8 rounds, 1 side by side: about 1 min (13 are there already)" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_what_is_finished(one_run, tmp_path, monkeypatch, capsys):
+    _, runs = one_run
+    example = read_journal(runs._path(Job("pair-same-half", 0)))
+    fill(Runs, example, monkeypatch)
+    made, copied = [], Runs.run_one
+
+    def stopped(self, job):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(job)
+        copied(self, job)
+
+    monkeypatch.setattr(Runs, "run_one", stopped)
+    arguments = [
+        "lab",
+        "economics",
+        "--seeds",
+        "2",
+        "--rounds",
+        "8",
+        "--studies",
+        "pair",
+        "--out",
+        str(tmp_path),
+    ]
+    assert cli.main([*arguments, "--processes", "1", "--no-picture"]) == 130
+    assert "stopped after 3 of 14 runs" in capsys.readouterr().out
+    kept = Runs(tmp_path / command.RUNS, ["pair"], seeds=2, rounds=8)
+    assert kept.missing() == kept.jobs[3:]
+
+
+def test_runs_side_by_side_are_kept_too(tmp_path):
+    runs = Runs(tmp_path, ["pair"], seeds=1, rounds=1)
+    done = []
+    runs.run(runs.jobs[:1], processes=2, prepare=libraries.quiet, done=done.append)
+    assert done == runs.jobs[:1]
+    assert runs.missing() == runs.jobs[1:]
+
+
+def test_a_run_of_another_config_is_made_again(one_run):
+    folder, _ = one_run
+    assert Job("pair-same-half", 0) in Runs(folder, ["pair"], seeds=1, rounds=ROUNDS + 1).missing()
+    with pytest.raises(ValueError, match="lacks runs"):
+        Runs(folder, ["pair"], seeds=2, rounds=ROUNDS).of("pair-same-half")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "needs a study"),
+        (["figure"], "there is no study 'figure'"),
+        (["economics", "--seeds", "1"], "--seeds: 1, at least 2"),
+        (["economics", "--rounds", "7"], "--rounds: 7, at least 8"),
+        (["economics", "--processes", "0"], "--processes: 0, at least 1"),
+        (
+            ["economics", "--studies", "split,spilt"],
+            "there is no study 'spilt': split, pair, designed-to-lose",
+        ),
+        (["economics", "--seed", "3"], "the nearest is --seeds"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, said, capsys):
+    assert cli.main(["lab", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_without_matplotlib_nothing_is_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["lab", "economics", "--out", str(tmp_path / "x")]) == 2
+    assert "pip install gauntlet-jax[lab]" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_every_case_is_a_run_that_can_be_had():
+    found = cases.cases_of(economics.STUDIES, rounds=40)
+    for case in found.values():
+        check(cases.config_of(case, seed=0, rounds=40))
+    assert sum(behavior.batches for behavior in found["split-3"].own) == cases.TOTAL_BATCHES
+    assert len(found["lose-4-noise"].own) == 5
+    assert cases.config_of(found["lose-4-noise-sample5"], seed=0, rounds=40).validator.sample_size == 5
+    assert cases.config_of(found["pair-same-half-free"], seed=0, rounds=40).validator.overlap_floor > 1
+    assert cases.config_of(found["split-2-top2"], seed=0, rounds=40).validator.top_g == 2
+
+
+def test_splitting_that_pays_is_named_and_its_cost_found():
+    def runs(name):
+        k = 1 if name == "boast" else int(name.split("-")[1])
+        # One identity has half of the payouts; k have as much each as all five honest peers together.
+        score = [5**0.5] + [1.0] * 5 if k == 1 else [5**0.5] * k + [1.0] * 5
+        columns = {"proof_of_computation": [[0.05] * len(score)], "rank": [list(range(len(score)))]}
+        return [recorded([score], own=k, **columns)] * 2
+
+    by_power, tops, mends, _, costs, few, boast = split.study(runs, SETTINGS).tables
+    assert [row[3].mean for row in by_power.rows[:3]] == pytest.approx([50.0, 200 / 3, 75.0])
+    assert by_power.rows[0][-1] == "0.6x"  # 50 / 8 against 50 / 5
+    assert mends.rows[0][1].mean == pytest.approx(50 / 3)
+    assert mends.reading.splitlines()[0] == "as run: pays at k = 2, 3, 4, 5, 6, 7, 8"
+    assert "top 1" in tops.columns
+    # Without a cost the most identities earn most; the first of them gains most, 16.7 points for one more.
+    assert costs.rows[0][1] == "k=8, +38.9"
+    assert costs.rows[0][-1] == pytest.approx(50 / 3 / (100 / 13))
+    assert few.rows[0][3] == (0.0, 0.0)
+    assert boast.rows[0][2] == "pays"
+
+
+def test_an_even_field_says_that_nothing_is_gained():
+    def runs(name):
+        own = 1 if name == "pair-none" else 2
+        return [recorded([[1.0] * (own + 5)], own=own)] * 2
+
+    (table,) = pair.study(runs, SETTINGS).tables
+    for row in table.rows[1:]:
+        assert row[2].mean == pytest.approx(200 / 7)
+        assert row[3:5] == ("171%", "100%")
+    # At the compute of one batch that is more than honest.
+    assert [row[5] for row in table.rows[1:3]] == ["pays", "pays"]
+
+
+def test_a_main_identity_gains_what_its_sybils_matches_add():
+    def runs(name):
+        own = 1 + int(name.split("-")[1])
+        places = np.array([0, *range(own + 4, 5, -1), 1, 2, 3, 4, 5][: own + 5])
+        ranks = np.tile(places, (6, 1))
+        shape = (6, own + 5)
+        run = recorded(np.ones(shape), own=own, rank=ranks, proof_of_computation=np.full(shape, 0.5))
+        return [run] * 2
+
+    plain, sampled = losers.study(runs, SETTINGS, rounds=6).tables
+    assert plain.rows[0][0] == "0"
+    assert [row[0] for row in plain.rows[1:5]] == [f"{m} sign_flip" for m in (1, 2, 3, 4)]
+    assert len(sampled.rows) == 4
+    share, gained, together, rating, *_, slashed = plain.rows[4][1:]
+    assert slashed == "0.0"
+    assert share.mean == pytest.approx(10.0)
+    assert together.mean == pytest.approx(50.0)
+    assert gained.half == 0.0
+    assert rating.half == 0.0
+
+
+def test_a_table_as_text_and_as_json():
+    table = Table("T", ("a", "b"), (("x", Interval(1.0, 0.25)), ("long", 2.0)), "So.")
+    assert as_text(table) == "T\n  a             b\n  x     1.0 ± 0.2\n  long       2.00\nSo."
+    assert as_json(table)["rows"] == [["x", {"mean": 1.0, "low": 0.75, "high": 1.25}], ["long", 2.0]]
