@@ -112,7 +112,9 @@ class SharedAudit:
         observed = self._observations(t, posting, published.record)
         if isinstance(observed, Difference):
             return observed
-        record = paid(published.record, epoch, stakes=self._stakes, behaviors={}, vetoed={})
+        record = paid(
+            published.record, epoch, stakes=self._stakes, behaviors={}, vetoed=self._ledger.vetoes(t)
+        )
         self.records.append(record)
         return self._auditor.audit(record, start=posting.start, observed=observed)
 

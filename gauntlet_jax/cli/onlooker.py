@@ -101,6 +101,7 @@ class Onlooker:
                 return False
             published = self._run.posted(posting)
             epoch = self._run.ledger.epoch(len(self._records))
+            vetoed = self._run.ledger.vetoes(len(self._records))
         except (LedgerUnreachable, NoRecord) as error:
             if isinstance(error, NoRecord):
                 self._check_readable()
@@ -111,7 +112,7 @@ class Onlooker:
             return False
         self._said = ""
         stakes = {entry.name: entry.stake for entry in self._run.validators()}
-        record = paid(published.record, epoch, stakes=stakes, behaviors={}, vetoed={})
+        record = paid(published.record, epoch, stakes=stakes, behaviors={}, vetoed=vetoed)
         self._lines.write(to_json(record) + "\n")
         self._lines.flush()
         self._records.append(record)

@@ -83,6 +83,10 @@ class Books(Protocol):
         """What a round's weights came to."""
         ...
 
+    def vetoes(self, round: int) -> Mapping[str, str]:
+        """Whose records of a round were vetoed, and why."""
+        ...
+
 
 class Auditor:
     """Judges a run's rounds again, one after the other."""
@@ -234,6 +238,7 @@ class Auditor:
             peers=[peer.name for peer in record.peers],
             bonds=self._bonds,
             emission=self._emission,
+            vetoed=self._books.vetoes(t),
         )
         self._bonds = expected.bonds
         said = self._books.epoch(t)

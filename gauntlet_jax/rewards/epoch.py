@@ -1,6 +1,6 @@
 """An epoch by names: the weights that stand, the stakes and the bonds of before, made into payouts by Yuma consensus."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -21,6 +21,7 @@ def epoch_of(
     peers: Sequence[PeerId],
     bonds: Mapping[str, Mapping[PeerId, int]],
     emission: int,
+    vetoed: Collection[str] = (),
 ) -> Epoch:
     """What a round's weights come to; pure, so that anybody can compute it again from a ledger.
 
@@ -32,10 +33,13 @@ def epoch_of(
       peers: of the round.
       bonds: u16 of the epoch before, by validator, then by peer.
       emission: units that the round gives out.
+      vetoed: validators whose record of the round more than half of the stake has rejected: who lies there has no say here either
+        (a rule of ours: a chain knows of no records). Where all of them are, it has no effect.
 
     Raises:
       ValueError: a weight or the emission is out of range.
     """
+    weights = {name: given for name, given in weights.items() if name not in vetoed} or weights
     validators, targets = list(stakes), [*peers, RESERVE]
     first = len(validators)
     n = first + len(targets)

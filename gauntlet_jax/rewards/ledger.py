@@ -221,3 +221,7 @@ class SharedLedger(Ledger, Protocol):
     def record(self, round: int) -> Posting | None:
         """The final record of a round; None if there is none yet."""
         ...
+
+    def vetoes(self, round: int) -> dict[str, str]:
+        """Whose records of a final round were vetoed, and why: their weights had no say in its epoch."""
+        ...

@@ -99,6 +99,11 @@ def names(raw: Any) -> tuple[str, ...]:
     return tuple(_list(_text)(raw))
 
 
+def vetoes(raw: Any) -> dict[str, str]:
+    """Reasons by validator."""
+    return _table(_text)(raw)
+
+
 def weights(raw: Any) -> dict[str, dict[str, float]]:
     """Weights by validator, then by peer."""
     return _table(_table(_share))(raw)

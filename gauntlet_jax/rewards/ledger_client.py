@@ -150,6 +150,10 @@ class LedgerClient:
         """What a round's weights came to; None until it is final."""
         return self._read(ledger_answers.epoch, "epoch", round=round)
 
+    def vetoes(self, round: int) -> dict[str, str]:
+        """Whose records of a final round were vetoed, and why."""
+        return self._read(ledger_answers.vetoes, "vetoes", round=round)
+
     def beacon(self, round: int, phase: Literal["opening", "closing"]) -> bytes:
         """A released beacon."""
         return self._read(ledger_answers.beacon, "beacon", round=round, phase=phase)

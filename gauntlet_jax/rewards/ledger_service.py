@@ -147,6 +147,8 @@ class LedgerService:
             return ledger.weights(round)
         if what == "committed":
             return ledger.committed(round)
+        if what == "vetoes":
+            return ledger.vetoes(round)
         if what == "epoch":
             epoch = ledger.epoch(round)
             return None if epoch is None else epoch._asdict()

@@ -260,6 +260,11 @@ class SharedRunLedger:
         self._settled()
         return self._ledger.epoch(round)
 
+    def vetoes(self, round: int) -> dict[str, str]:
+        """Whose records of a final round were vetoed, and why."""
+        self._settled()
+        return self._ledger.vetoes(round)
+
     def beacon(self, round: int, phase: Literal["opening", "closing"]) -> bytes:
         """A released beacon.
 
@@ -334,6 +339,9 @@ class SharedRunLedger:
     def _conclude(self, posting: Posting) -> None:
         """A round's final record, and its epoch: in the transaction that makes it final, so that there is exactly one."""
         round = posting.round
+        assert self._course is not None
+        for name in self._course.postings(round, posting.start)[0]:
+            self._ledger.post_veto(round, name, "more than half of the stake rejected its record")
         self._ledger.post_record(round, posting.digest)
         self._ledger.run_epoch(round, self._who().peers(round), self._terms["emission"])
 

@@ -232,6 +232,8 @@ class SqliteLedger:
     def run_epoch(self, round: int, peers: Sequence[PeerId], emission: int) -> Epoch:
         """Makes a round's weights into payouts by Yuma consensus, and pays them; once done, it stands.
 
+        Vetoes of the round are posted before.
+
         Args:
           round: t; its epoch comes after the one of the round before.
           peers: who takes part in the round.
@@ -252,6 +254,7 @@ class SqliteLedger:
             peers=peers,
             bonds={} if before is None else before.bonds,
             emission=_integer("emission", emission),
+            vetoed=self.vetoes(round),
         )
         with self.transaction():
             # An entry carries the total up to itself, so that a reader need not add up all rounds.

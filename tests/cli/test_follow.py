@@ -258,6 +258,9 @@ class MadeUp:
         payouts = {peer.name: peer.payout for peer in record.peers}
         return Epoch(round, {}, {}, {"V1": 1.0}, {"V1": 1.0}, {}, payouts, record.reserve, record.remainder)
 
+    def vetoes(self, round):
+        return {}
+
     def registrations(self, round):
         return [Registration("V1", self.address, 0.0, self.identity.public_key, None, 1.0)]
 

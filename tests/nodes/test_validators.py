@@ -77,9 +77,12 @@ def test_a_lead_that_lies_is_vetoed_unless_it_has_half_of_the_stake(judged):
     for record, expected in zip(records, honest, strict=True):
         assert record.validators[0].vetoed == "its parameters do not follow from its artifacts"
         assert record.params_digest == expected.params_digest
+    # Its own weights are honest; who lies in its record has no say for that round all the same.
+    assert per_stake(records)["lex"] == 0 and records[-1].validators[0].trust is None
     _, records = judged(lead(7), rounds=3)  # exactly half cannot be overruled
     assert {record.validator for record in records} == {"lex"}
     assert records[-1].params_digest != honest[-1].params_digest
+    assert per_stake(records)["lex"] == pytest.approx(1, rel=1e-3)
 
 
 def test_a_liar_lifts_nobody_above_what_the_others_give_and_loses_its_dividends(judged):

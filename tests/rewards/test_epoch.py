@@ -57,6 +57,16 @@ def test_nobody_weighs_and_nobody_is_there():
     assert (epoch.payouts, epoch.reserve) == ({"V1": 375, "V2": 125}, 500)
 
 
+def test_who_was_vetoed_has_no_say_unless_everybody_was():
+    weights = {"V1": {"a": 1.0}, "V2": {"b": 1.0}, "V3": {"b": 1.0}}
+    given = {"stakes": {"V1": 6.0, "V2": 2.0, "V3": 3.0}, "peers": ["a", "b"], "bonds": {}, "emission": 1000}
+    heard, vetoed = epoch_of(0, weights, **given), epoch_of(0, weights, **given, vetoed=["V1"])
+    assert (heard.payouts["a"], heard.payouts.get("b", 0)) == (500, 0)
+    assert (vetoed.payouts.get("a", 0), vetoed.payouts["b"]) == (0, 500)
+    assert "V1" not in vetoed.payouts and set(vetoed.trust) == {"V2", "V3"}
+    assert epoch_of(0, weights, **given, vetoed=["V1", "V2", "V3"]) == heard
+
+
 def test_stakes_are_the_numbers_that_are_written():
     """A tenth and two tenths are exactly three tenths; of the floats next to them the third would get 2 of the 6 units."""
     stakes = {"a": 0.1, "b": 0.2, "c": 0.3}
