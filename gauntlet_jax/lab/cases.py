@@ -18,6 +18,7 @@ TOTAL_BATCHES = 8  # of the strategist that splits
 PROOF_GATE = 0.5
 FEW_AGGREGATED = 2  # the other top-G that is tried
 SAMPLE = 5  # |S_t|, as in the live run
+WIDE = 4  # batches that a peer is evaluated on, where more of what it declares is checked
 _WIDTH = 32
 _OVERLAP_FLOOR = 0.4
 _NO_OVERLAP_RULE = 1.01  # no two peers share more than all of their indices
@@ -36,6 +37,7 @@ class Case:
       top_g: G, whose pseudo-gradients make the update.
       sample_size: peers evaluated a round; None: all.
       overlap_rule: whether pairs that send the same coefficients are slashed.
+      sample_batches: batches of data that a peer is evaluated on.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Case:
     top_g: int = HONEST_PEERS + 1
     sample_size: int | None = None
     overlap_rule: bool = True
+    sample_batches: int = 1
 
 
 def settings(rounds: int) -> Settings:
@@ -70,6 +73,7 @@ def config_of(case: Case, *, seed: int, rounds: int) -> Config:
         validator=ValidatorRules(
             top_g=case.top_g,
             sample_size=case.sample_size,
+            sample_batches=case.sample_batches,
             max_sync_score=1.5,
             proof_decay=judged.proof_decay,
             rating_beta=judged.rating_beta,
@@ -84,16 +88,19 @@ def config_of(case: Case, *, seed: int, rounds: int) -> Config:
 
 
 def split_cases() -> Iterator[Case]:
-    """8 batches as k = 1 to 8 identities; the same with fewer aggregated; and a peer that declares 8 and trains on 1."""
+    """8 batches as k = 1 to 8 identities; with more data checked; with fewer aggregated; a peer that declares 8 and trains on 1."""
     for k in range(1, TOTAL_BATCHES + 1):
-        yield Case(f"split-{k}", tuple(strategists.split(TOTAL_BATCHES, k)))
+        own = tuple(strategists.split(TOTAL_BATCHES, k))
+        yield Case(f"split-{k}", own)
+        yield Case(f"split-{k}-wide", own, sample_batches=WIDE)
     for k in (1, 2, TOTAL_BATCHES):
         yield Case(
             f"split-{k}-top{FEW_AGGREGATED}",
             tuple(strategists.split(TOTAL_BATCHES, k)),
             top_g=FEW_AGGREGATED,
         )
-    yield Case("boast", (strategists.boaster(TOTAL_BATCHES),))
+    for ending, sample_batches in (("", 1), ("-wide", WIDE)):
+        yield Case(f"boast{ending}", (strategists.boaster(TOTAL_BATCHES),), sample_batches=sample_batches)
 
 
 def pair_cases() -> Iterator[Case]:

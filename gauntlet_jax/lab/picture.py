@@ -39,7 +39,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
     check_matplotlib()
     # A figure of its own, without pyplot: no window, no state shared with a notebook that calls this.
     figures = importlib.import_module("matplotlib.figure")
-    figure = figures.Figure(figsize=(6.0 * len(panels), 5.0), layout="constrained")
+    figure = figures.Figure(figsize=(6.0 * len(panels), 5.6), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         count = len(panel.series)
@@ -63,5 +63,6 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
         axis.set_ylim(0, 105)
         axis.set_title(panel.title)
         axis.set_ylabel("% of the payouts (95 % intervals)")
-        axis.legend()
-    figure.savefig(path, dpi=120)
+        # Below the chart, where it hides no point.
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3)
+    figure.savefig(path, dpi=120, bbox_inches="tight")

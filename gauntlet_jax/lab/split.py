@@ -1,17 +1,18 @@
 """Does it pay to split one peer's compute over several identities?"""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
-from gauntlet_jax.lab.cases import FEW_AGGREGATED, HONEST_PEERS, TOTAL_BATCHES
+from gauntlet_jax.lab import costs
+from gauntlet_jax.lab.cases import FEW_AGGREGATED, HONEST_PEERS, TOTAL_BATCHES, WIDE
 from gauntlet_jax.lab.findings import Findings, Panel, own_shares
 from gauntlet_jax.lab.recorded import Recorded
-from gauntlet_jax.lab.replay import PayRule, Settings, net_of_registration
+from gauntlet_jax.lab.replay import PayRule, Settings
 from gauntlet_jax.lab.statistics import paired_interval, t_interval, verdict
 from gauntlet_jax.lab.tables import Cell, Table
 
 POWERS = (1.0, 1.5, 2.0, 3.0)
 TOPS = (1, 2, 4)
-COSTS = (0.0, 0.25, 0.5, 1.0)
 MENDS: Mapping[str, PayRule] = {
     "as run": PayRule(),
     "gate .2": PayRule(proof_gate=0.2),
@@ -22,6 +23,10 @@ MENDS: Mapping[str, PayRule] = {
     "gate .2, x data, power 1": PayRule(proof_gate=0.2, data_power=1.0, power=1.0),
 }
 """Rules under which splitting is looked at again, by the name in the table."""
+_WIDE_RULES = {
+    "gate .5": "as run",
+    "gate .2": "gate .2",
+}  # the same where more data is checked, by their column
 
 _ONE = 100.0 / (TOTAL_BATCHES + HONEST_PEERS)  # of all payouts, in percent, were every batch paid alike
 _KS = range(1, TOTAL_BATCHES + 1)
@@ -35,13 +40,14 @@ def study(runs: Callable[[str], Sequence[Recorded]], settings: Settings) -> Find
       runs: a case's runs by seed.
       settings: what they were judged with.
     """
-    by_k = [runs(f"split-{k}") for k in _KS]
+    by_k, wide_by_k = ([runs(f"split-{k}{ending}") for k in _KS] for ending in ("", "-wide"))
 
-    def at(rule: PayRule) -> list[list[float]]:
-        return [own_shares(of_k, rule, settings) for of_k in by_k]
+    def at(rule: PayRule, seen: list[Sequence[Recorded]] = by_k) -> list[list[float]]:
+        return [own_shares(of_k, rule, settings) for of_k in seen]
 
     powers = {power: at(PayRule(power=power)) for power in POWERS}
     mended = {name: at(rule) for name, rule in MENDS.items()}
+    wide = {name: at(MENDS[rule], wide_by_k) for name, rule in _WIDE_RULES.items()}
     tables = (
         _by_power(powers),
         _gains(
@@ -55,12 +61,16 @@ def study(runs: Callable[[str], Sequence[Recorded]], settings: Settings) -> Find
             "What splitting gains over one identity under each mend, percentage points of the payouts", mended
         ),
         _by_mend(mended),
-        _costs(mended),
+        _wide(wide),
+        costs.table(
+            {**mended, **{f"data x{WIDE}, {name}": shares for name, shares in wide.items()}}, one=_ONE
+        ),
         _aggregated(runs, settings),
-        _boast(runs("boast"), settings),
+        _boast(runs, settings),
     )
     series = {f"power {power:g}": tuple(map(t_interval, powers[power])) for power in (1.0, 2.0, 3.0)}
     series["gate .2, x data"] = tuple(map(t_interval, mended["gate .2, x data"]))
+    series[f"data checked x{WIDE}, gate .2"] = tuple(map(t_interval, wide["gate .2"]))
     panel = Panel(
         f"{TOTAL_BATCHES} batches as k identities",
         tuple(map(str, _KS)),
@@ -116,28 +126,26 @@ def _by_mend(shares: Mapping[str, list[list[float]]]) -> Table:
     return Table("Split: the same share under each mend, % of the payouts", ("k", *shares), tuple(rows))
 
 
-def _costs(shares: Mapping[str, list[list[float]]]) -> Table:
-    """The best k by its mean share, once each identity costs something."""
-    rows = []
-    for name, by_k in shares.items():
-        means = [t_interval(values).mean for values in by_k]
+def _wide(shares: Mapping[str, list[list[float]]]) -> Table:
+    """Share and gain by k where more data is checked."""
+    gains = {name: [paired_interval(values, by_k[0]) for values in by_k] for name, by_k in shares.items()}
+    rows: list[tuple[Cell, ...]] = []
+    for i, k in enumerate(_KS):
         cells: list[Cell] = []
-        for cost in COSTS:
-            net = [
-                net_of_registration(share, k, cost=cost, one=_ONE)
-                for k, share in zip(_KS, means, strict=True)
+        for name, by_k in shares.items():
+            cells += [
+                t_interval(by_k[i]),
+                gains[name][i] if i else "-",
+                verdict(gains[name][i]) if i else "-",
             ]
-            best = max(range(len(net)), key=net.__getitem__)
-            cells.append(f"k={best + 1}, {net[best] - net[0]:+.1f}")
-        gains = [paired_interval(values, by_k[0]) for values in by_k[1:]]
-        needed = max(0.0, *(gain.high / (k - 1) / _ONE for k, gain in zip(_KS[1:], gains, strict=True)))
-        rows.append((name, *cells, needed))
+        rows.append((str(k), *cells))
+    ends = ", ".join(f"{costs.ending(by_k, one=_ONE):.2f} ({name})" for name, by_k in shares.items())
     return Table(
-        "Split: the best k when an identity costs a part of what one batch's fair pay comes to over the run"
-        f" ({_ONE:.1f} % of the payouts), and its gain over k = 1 in points",
-        ("rule", *(f"cost {cost:g}" for cost in COSTS), "cost that ends it"),
+        f"Split, with four times the data checked (validator.sample_batches = {WIDE}): share in % of the payouts,"
+        " gain over k = 1 in points",
+        ("k", *chain.from_iterable((name, "gain", "splitting") for name in shares)),
         tuple(rows),
-        "The last column: from this cost on no k gains, by the upper ends of the intervals.",
+        f"A registration that costs this part of one batch's fair pay leaves no k a gain: {ends}.",
     )
 
 
@@ -155,16 +163,18 @@ def _aggregated(runs: Callable[[str], Sequence[Recorded]], settings: Settings) -
     )
 
 
-def _boast(runs: Sequence[Recorded], settings: Settings) -> Table:
+def _boast(runs: Callable[[str], Sequence[Recorded]], settings: Settings) -> Table:
     fair = 100.0 / (1 + HONEST_PEERS)
-    shares = {name: own_shares(runs, rule, settings) for name, rule in MENDS.items()}
-    rows = [
-        (name, t_interval(values), verdict(paired_interval(values, [fair] * len(values))))
-        for name, values in shares.items()
-    ]
+    rows = []
+    for name, rule in MENDS.items():
+        cells: list[Cell] = []
+        for ending in ("", "-wide"):
+            values = own_shares(runs(f"boast{ending}"), rule, settings)
+            cells += [t_interval(values), verdict(paired_interval(values, [fair] * len(values)))]
+        rows.append((name, *cells))
     return Table(
         f"Boast: a peer that declares {TOTAL_BATCHES} batches and trains on one, % of the payouts",
-        ("rule", "share", "against honesty"),
+        ("rule", "share", "against honesty", f"data checked x{WIDE}", "against honesty"),
         tuple(rows),
         f"An honest peer with one batch would have {fair:.1f} %.",
     )

@@ -11,7 +11,7 @@ from gauntlet_jax.cli import lab as command
 from gauntlet_jax.cli import libraries
 from gauntlet_jax.cli import main as cli
 from gauntlet_jax.config_check import check
-from gauntlet_jax.lab import cases, economics, losers, pair, split
+from gauntlet_jax.lab import cases, costs, economics, losers, pair, split
 from gauntlet_jax.lab.replay import PayRule, Settings, shares
 from gauntlet_jax.lab.runs import Job, Runs
 from gauntlet_jax.lab.statistics import Interval
@@ -181,27 +181,54 @@ def test_every_case_is_a_run_that_can_be_had():
     assert cases.config_of(found["lose-4-noise-sample5"], seed=0, rounds=40).validator.sample_size == 5
     assert cases.config_of(found["pair-same-half-free"], seed=0, rounds=40).validator.overlap_floor > 1
     assert cases.config_of(found["split-2-top2"], seed=0, rounds=40).validator.top_g == 2
+    assert cases.config_of(found["split-2"], seed=0, rounds=40).validator.sample_batches == 1
+    for name in ("split-2-wide", "boast-wide"):
+        assert cases.config_of(found[name], seed=0, rounds=40).validator.sample_batches == 4
+    assert found["split-2-wide"].own == found["split-2"].own
 
 
 def test_splitting_that_pays_is_named_and_its_cost_found():
     def runs(name):
-        k = 1 if name == "boast" else int(name.split("-")[1])
+        k = 1 if name.startswith("boast") else int(name.split("-")[1])
         # One identity has half of the payouts; k have as much each as all five honest peers together.
-        score = [5**0.5] + [1.0] * 5 if k == 1 else [5**0.5] * k + [1.0] * 5
+        # Where more data is checked, k identities together have as much as those.
+        own = [5**0.5] * k if not name.endswith("-wide") else [(5 / k) ** 0.5] * k
+        score = own + [1.0] * 5
         columns = {"proof_of_computation": [[0.05] * len(score)], "rank": [list(range(len(score)))]}
         return [recorded([score], own=k, **columns)] * 2
 
-    by_power, tops, mends, _, costs, few, boast = split.study(runs, SETTINGS).tables
+    found = split.study(runs, SETTINGS)
+    by_power, tops, mends, _, wide, priced, few, boast = found.tables
     assert [row[3].mean for row in by_power.rows[:3]] == pytest.approx([50.0, 200 / 3, 75.0])
     assert by_power.rows[0][-1] == "0.6x"  # 50 / 8 against 50 / 5
     assert mends.rows[0][1].mean == pytest.approx(50 / 3)
     assert mends.reading.splitlines()[0] == "as run: pays at k = 2, 3, 4, 5, 6, 7, 8"
     assert "top 1" in tops.columns
     # Without a cost the most identities earn most; the first of them gains most, 16.7 points for one more.
-    assert costs.rows[0][1] == "k=8, +38.9"
-    assert costs.rows[0][-1] == pytest.approx(50 / 3 / (100 / 13))
+    assert priced.rows[0][1] == "k=8, +38.9"
+    assert priced.rows[0][-1] == pytest.approx(50 / 3 / (100 / 13))
     assert few.rows[0][3] == (0.0, 0.0)
     assert boast.rows[0][2] == "pays"
+    # With more data checked nothing is gained, and no cost is needed.
+    assert wide.rows[0][2:4] == ("-", "-")
+    assert [row[1].mean for row in wide.rows] == pytest.approx([50.0] * 8)
+    assert wide.rows[2][2] == pytest.approx((0.0, 0.0), abs=1e-9)
+    assert "0.00 (gate .5)" in wide.reading
+    assert priced.rows[-2][0] == "data x4, gate .5"
+    assert priced.rows[-2][-1] == pytest.approx(0.0, abs=1e-9)
+    assert {len(places) for places in found.panel.series.values()} == {8}
+    assert boast.columns[3] == "data checked x4"
+
+
+def test_the_cost_that_ends_splitting_by_hand():
+    # Gains over one identity: 6 and then 8 points, every seed alike; of 4 points a batch that is 1.5 for one more, 1 for two.
+    by_k = [[50.0, 60.0], [56.0, 66.0], [58.0, 68.0]]
+    assert costs.ending(by_k, one=4.0) == pytest.approx(1.5)
+    assert costs.ending(by_k[::-1], one=4.0) == 0.0
+    # The upper end of the interval: 1 +- 12.706 points.
+    assert costs.ending([[0.0, 0.0], [0.0, 2.0]], one=1.0) == pytest.approx(13.706)
+    (row,) = costs.table({"rule": by_k}, one=4.0).rows
+    assert row == ("rule", "k=3, +8.0", "k=3, +6.0", "k=2, +4.0", "k=2, +2.0", 1.5)
 
 
 def test_an_even_field_says_that_nothing_is_gained():
