@@ -17,7 +17,7 @@ from quickstart import get_config as quickstart
 
 from gauntlet_jax.config import Config, FinalityConfig, PeerConfig, ValidatorConfig
 from gauntlet_jax.nodes.clock import RoundTimes
-from gauntlet_jax.rewards.rules import RewardRules
+from gauntlet_jax.rewards.rules import RegistrationRules, RewardRules
 
 
 def get_config() -> Config:
@@ -40,4 +40,6 @@ def get_config() -> Config:
         # Who copies a round late has a proof like a tossed coin's: that passes 0.5 after 15 tosses now and then, and 0.6 after
         # 25 hardly ever.
         rewards=RewardRules(payable_after=25, payable_proof=0.6),
+        # Nobody loses a slot before it can have earned something. Where strangers can come, give a registration a cost, too.
+        registration=RegistrationRules(immunity_rounds=40),
     )

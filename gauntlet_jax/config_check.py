@@ -1,5 +1,6 @@
 """Looks at a config before anything is loaded or written: what no run can have is refused with one line that names it."""
 
+import dataclasses
 import math
 import re
 
@@ -149,6 +150,11 @@ def _check_ranges(config: Config) -> None:
         "validator.forgiven_after": rules.forgiven_after,
         "validator.negative_scores_exclude": rules.negative_scores_exclude,
         "rewards.top": 1 if rewards.top is None else rewards.top,
+        **{
+            f"model.{name}": value
+            for name, value in dataclasses.asdict(config.model).items()
+            if type(value) is int
+        },
         "mesh.data": config.mesh.data,
         "mesh.fsdp": config.mesh.fsdp,
         "mesh.tensor": config.mesh.tensor,

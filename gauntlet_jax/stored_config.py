@@ -57,8 +57,8 @@ def from_json(text: str) -> Config:
         )
     except (KeyError, TypeError, msgspec.ValidationError) as error:
         raise ValueError(f"it is no config of this version: {error}") from error
-    if raw["build_model"] is not None or raw["scores"]:
-        raise ValueError(_needs_file(raw["build_model"] or ", ".join(raw["scores"].values())))
+    if raw["build_model"] is not None or raw["scores"] != {}:
+        raise ValueError(_needs_file(raw["build_model"] or raw["scores"]))
     check(config)
     return config
 

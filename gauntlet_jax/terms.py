@@ -72,6 +72,11 @@ def terms_of(config: Config) -> dict[str, Any]:
             f"finality: weights_seconds + veto_seconds, {needed}, is more than a round has left after its put window, {left}:"
             " no round could become final before the next one should begin"
         )
+    if config.registration.immunity_rounds <= config.rewards.payable_after:
+        raise ValueError(
+            f"registration.immunity_rounds: {config.registration.immunity_rounds} must be more than rewards.payable_after,"
+            f" {config.rewards.payable_after}: else peers lose their slots before anybody can have earned anything"
+        )
     whole = json.loads(to_json(config))
     shared = {name: whole[name] for name in (*SECTIONS, *_SCALARS)}
     shared["slots"] = slots_of(config)

@@ -13,6 +13,7 @@ from gauntlet_jax.nodes.audit import Auditor, Difference, is_equal
 from gauntlet_jax.nodes.audit_books import BooksAudit
 from gauntlet_jax.nodes.beacon import SeededBeacon, derive
 from gauntlet_jax.nodes.inspection import Member
+from gauntlet_jax.nodes.memory import ASSIGNED, RANDOM
 from gauntlet_jax.nodes.observed_bucket import ObservedBucket
 from gauntlet_jax.nodes.primary_evaluation import Evaluation
 from gauntlet_jax.nodes.record import RoundRecord, to_json
@@ -30,7 +31,7 @@ class RunFiles(NamedTuple):
 
     Attributes:
       folder: with ``ledger.sqlite`` and ``store/``.
-      behaviors: of the validators, as the config has them.
+      behaviors: of peers and validators, as the config has them.
       lines: of ``rounds.jsonl``, without their ends.
       records: what they say.
       summary: ``summary.json``; None while the run is unfinished.
@@ -65,6 +66,9 @@ class RecordedScores:
         if opening.round in self._measured:
             return self._evaluation(opening, closing, params, **given)
         peers = self._records[opening.round].peers
+        for peer in peers:
+            if peer.scores and not set(peer.scores) >= {ASSIGNED, RANDOM}:
+                raise ValueError(f"round {opening.round}: the scores of {peer.name} are incomplete")
         return [dict(peer.scores) if slot in given["declared"] else {} for slot, peer in enumerate(peers)]
 
 
@@ -92,6 +96,7 @@ class RunAudit:
     """The audit of one run folder.
 
     Attributes:
+      seed: of the draw of those that are measured.
       measured: rounds whose loss scores are measured again; in the others they are taken from the record.
     """
 
@@ -111,8 +116,9 @@ class RunAudit:
           ValueError: a part of the folder is missing, or is of another kind of run.
           OSError: a file cannot be read.
         """
-        self._config, self._files = config, files
+        self._config, self._files, self.seed = config, files, seed
         count = len(files.records)
+        sample = None if sample is None or sample >= count else sample
         drawn = np.random.default_rng(seed).permutation(count)[: count if sample is None else sample]
         self.measured = frozenset(int(t) for t in drawn)
         corpus = read_corpus(config)
@@ -197,8 +203,8 @@ class RunAudit:
         yield None if files.summary is None else self._summary(files.summary, initial)
 
     def _behaviors(self, record: RoundRecord) -> Difference | None:
-        """What a record says of how validators were configured to behave."""
-        for one in record.validators:
+        """What a record says of how nodes were configured to behave."""
+        for one in (*record.peers, *record.validators):
             follows = self._files.behaviors.get(one.name, "absent")
             if one.behavior != follows:
                 return Difference(record.round, one.name, "behavior", one.behavior, follows)

@@ -6,12 +6,16 @@ RUN is the folder of a simulation, or the URL of a shared run's ledger, whose bu
 import argparse
 import dataclasses
 import importlib
+import secrets
+import stat
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,6 +31,8 @@ from gauntlet_jax.cli.leaderboard import printable
 from gauntlet_jax.cli.run_folder import UsageError
 
 _LONGEST_LINE = 600
+_OBSERVED_REFUSALS = ("missing", "early", "late", "unreachable", "uncommitted", "altered")
+_LARGEST_FILE = 8 * 1024**3
 DIFFERS = 1
 
 
@@ -48,6 +54,10 @@ def run(arguments: Sequence[str]) -> int:
       UsageError: the folder holds no run that can be audited.
     """
     given = _parser().parse_args(arguments)
+    if given.seed is None:
+        given.seed = secrets.randbelow(2**32)
+    if given.seed < 0:
+        raise UsageError(f"--seed {given.seed}: at least 0")
     if given.sample is not None and given.sample < 0:
         raise UsageError(f"--sample {given.sample}: a number of rounds, at least 0")
     if not 0 <= given.tolerance < 1:
@@ -82,10 +92,14 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="a spot check: measure the loss scores of N rounds, drawn at random, and take those of the others from the records"
-        " (default: measure all; everything else is computed again in every round)",
+        " (default: measure all). All else is computed again in every round, but for the weights of validators whose record was"
+        " not final: what they are worth only their own scores tell",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the draw of those rounds (default: 0)"
+        "--seed",
+        type=int,
+        metavar="S",
+        help="of the draw of those rounds (default: another one each time, which is said: nobody shall know them before)",
     )
     parser.add_argument(
         "--config",
@@ -125,8 +139,11 @@ def _parser() -> argparse.ArgumentParser:
 def _folder(given: argparse.Namespace, console: Console, stack: ExitStack) -> Any:
     """The first difference of a simulation's folder, or None."""
     builder, folder = importlib.import_module("gauntlet_jax.build.audit"), Path(given.run)
+    for name in (run_folder.CONFIG, run_folder.ROUNDS, run_folder.SUMMARY, run_folder.LEDGER):
+        _check_plain(folder / name)
     found = run_folder.read_run(folder)
     with _judging(given.run):
+        _check_types(found.records)
         text = (folder / run_folder.CONFIG).read_text(encoding="utf-8")
         difference = builder.look_at_inputs(folder, text)
         if difference is not None:
@@ -135,15 +152,39 @@ def _folder(given: argparse.Namespace, console: Console, stack: ExitStack) -> An
         lines = (folder / run_folder.ROUNDS).read_text(encoding="utf-8").splitlines()
         behaviors = {
             one["name"]: one["behavior"] if isinstance(one["behavior"], str) else "custom"
-            for one in found.config["validators"]
+            for kind in ("peers", "validators")
+            for one in found.config[kind]
         }
         files = builder.RunFiles(folder, behaviors, lines, found.records, found.summary)
         _say(console, f"auditing {len(found.records)} rounds of {config.name}: compiling")
         audit = builder.RunAudit(
             config, files, sample=given.sample, seed=given.seed, tolerance=given.tolerance
         )
-    stack.enter_context(closing(audit))
-    return _walk(audit, len(found.records) + 2, found.records, console)
+        stack.enter_context(closing(audit))
+        difference = _walk(audit, len(found.records) + 2, found.records, console)
+    if difference is None and len(found.records) < config.rounds:
+        _say(console, f"the run is unfinished: its config has {config.rounds} rounds")
+    return difference
+
+
+def _check_plain(path: Path) -> None:
+    """Refuses what is no plain file of a sensible size: the folder may be a stranger's, and a pipe never ends."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return  # who reads it says so
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_FILE:
+        raise UsageError(f"{path} cannot be audited: it is no plain file of at most {_LARGEST_FILE:,} bytes")
+
+
+def _check_types(records: Sequence[Any]) -> None:
+    """Raises ValueError if a record holds values of other types than records do."""
+    kind = importlib.import_module("gauntlet_jax.nodes.record").RoundRecord
+    for record in records:
+        try:
+            msgspec.convert(dataclasses.asdict(record), kind, strict=True)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise ValueError(f"round {printable(repr(record.round), 20)} is no record: {error}") from error
 
 
 def _shared(given: argparse.Namespace, console: Console, stack: ExitStack) -> Any:
@@ -225,12 +266,18 @@ def _config(path: str | None, text: str) -> Any:
 
 
 def _verdict(audit: Any, records: Sequence[Any], seconds: float) -> str:
+    seen = Counter(
+        peer.refusal for record in records for peer in record.peers if peer.refusal in _OBSERVED_REFUSALS
+    )
+    observed = ", ".join(f"{reason} x{count}" for reason, count in sorted(seen.items()))
+    rest = f"; refusals that rest on what validators saw at the time: {observed}" if observed else ""
     scored = sum(bool(peer.scores) for t in audit.measured for peer in records[t].peers)
     units = sum(record.emission for record in records)
-    measured = f"{scored:,} evaluations of {len(audit.measured)} rounds measured again"
+    drawn = f" (drawn with --seed {audit.seed})" if len(audit.measured) < len(records) else ""
+    measured = f"{scored:,} evaluations of {len(audit.measured)} rounds measured again{drawn}"
     return (
         f"everything follows: {len(records)} rounds, {measured}, {units:,} units accounted for,"
-        f" parameters {records[-1].params_digest[:12]}, {seconds:.1f} s"
+        f" parameters {records[-1].params_digest[:12]}, {seconds:.1f} s{rest}"
     )
 
 

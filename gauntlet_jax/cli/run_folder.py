@@ -223,7 +223,7 @@ def read_run(folder: Path) -> Run:
     try:
         records = tuple(record.read_records(rounds)) if rounds.exists() else ()
         summarized = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder} cannot be read: {one_line(error)}") from error
     if not records:
         raise UsageError(f"{folder} has no finished round yet")
@@ -253,7 +253,7 @@ def _stored_config(folder: Path) -> Mapping[str, Any] | None:
             return None
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return stored if isinstance(stored, dict) and all(mark in stored for mark in _MARKS) else None
 

@@ -68,6 +68,8 @@ class Difference(NamedTuple):
 def is_equal(says: Any, follows: Any, tolerance: float) -> bool:
     """Whether two values are the same; floats up to a relative tolerance, which is an absolute one around 0."""
     if type(says) is float and type(follows) is float:
+        if not tolerance:
+            return repr(says) == repr(follows)  # 0.0 and -0.0 are two
         return math.isclose(says, follows, rel_tol=tolerance, abs_tol=tolerance)
     return type(says) is type(follows) and says == follows
 

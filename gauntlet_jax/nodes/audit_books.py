@@ -98,6 +98,11 @@ class BooksAudit:
             self._ledger.verify()
         except LedgerTampered as tampered:
             return Difference(None, "", "the ledger's hash chain", str(tampered), "a sound one")
+        strange = [kind for kind in self._ledger.chain.kinds() if kind not in _SHAPES]
+        if strange:
+            return Difference(
+                None, "", "the ledger's entries", strange, "none of these kinds in a simulation"
+            )
         for kind, shape in _SHAPES.items():
             for entry in self._ledger.chain.entries(kind):
                 try:
@@ -127,8 +132,9 @@ class BooksAudit:
             yield Difference(None, "", "registered peers", registered, dict(peers))
         if self._ledger.validators() != dict(stakes):
             yield Difference(None, "", "stakes", self._ledger.validators(), dict(stakes))
-        if self._ledger.epoch(rounds) is not None or self._ledger.record(rounds) is not None:
-            yield Difference(None, "", "rounds on the ledger", f"more than {rounds}", rounds)
+        newest = self._ledger.chain.newest_round()
+        if newest != rounds - 1:
+            yield Difference(None, "", "newest round on the ledger", newest, rounds - 1)
 
     def round(self, record: RoundRecord) -> Iterator[Difference]:
         """What the ledger has of a round, beside its epoch."""

@@ -34,6 +34,7 @@ from gauntlet_jax.storage.commit import Commit, MissingCommit, read_commit, reve
 from gauntlet_jax.storage.spool import Spool
 from gauntlet_jax.types import Params, PeerId, PseudoGradient
 
+NOT_SEEN_IN_TIME = "its commit was not there when the window for commits had closed"
 _NO_ANSWER = "its bucket did not answer in time"
 
 
@@ -374,7 +375,7 @@ class Inspector:
             return f"it committed {at - opening.commits.closes:.1f} s after the window for commits had closed"
         watched_round, watched = self._watched
         if watched_round == opening.round and watched.get(member.slot) != commit:
-            return "its commit was not there when the window for commits had closed"
+            return NOT_SEEN_IN_TIME
         salt = bytes.fromhex(received.manifest.salt)
         if not reveals(commit.commit, opening.run, opening.round, member.public_key, salt, digest):
             return "its commit is to another artifact"

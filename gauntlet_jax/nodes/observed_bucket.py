@@ -1,5 +1,6 @@
 """A peer's bucket as a validator saw it in one round: the objects of now, under the times and outages of then."""
 
+from gauntlet_jax.nodes.inspection import NOT_SEEN_IN_TIME
 from gauntlet_jax.nodes.record import PeerRecord
 from gauntlet_jax.scoring import Window
 from gauntlet_jax.storage.bucket import BucketUnavailable, Head, Object, ReadableBucket
@@ -46,6 +47,8 @@ class ObservedBucket:
         at = 0.0 if peer.uploaded_at is None else peer.uploaded_at
         self._uploaded_at = window.opens + at
         self._committed_at = None if peer.committed_at is None else window.opens + peer.committed_at
+        if peer.detail == NOT_SEEN_IN_TIME:
+            self._committed_at = None  # it was looked for between the windows, which nobody can do again
 
     def head(self, key: str) -> Head | None:
         """Time and size of an object; None if there was none."""

@@ -105,7 +105,8 @@ class Publisher:
         """
         aside, bucket, round = self._publishing.unpublished, self._publishing.bucket, own.record.round
         for prefix in _PREFIXES:
-            for key in aside.list(prefix, limit=_MOST_OBJECTS):
+            # Of this round alone: what is put aside already for the next one must wait for its own commits.
+            for key in aside.list(f"{prefix}{round:08d}/", limit=_MOST_OBJECTS):
                 head = aside.head(key)
                 if head is not None:
                     bucket.put(key, aside.get(key, max_bytes=head.size).data)

@@ -26,6 +26,8 @@ class WeightPosting:
         self._ledger = ledger
         self._run = run
         self._identity = identity
+        # Another run of the same name must not have the same salts: these have been shown.
+        self._ledger_id = ledger.terms()["ledger"]
         self._complaints = complaints
         self._committed = self._revealed = -1
 
@@ -58,5 +60,5 @@ class WeightPosting:
     def _salt(self, round: int) -> bytes:
         """Known to the holder of the key alone, and the same after a restart."""
         return hashlib.sha256(
-            self._identity.sign("weights salt", f"{self._run}/{round}".encode()).encode()
+            self._identity.sign("weights salt", f"{self._ledger_id}/{self._run}/{round}".encode()).encode()
         ).digest()

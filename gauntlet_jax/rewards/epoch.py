@@ -36,6 +36,8 @@ def epoch_of(
       vetoed: validators whose record of the round more than half of the stake has rejected: who lies there has no say here either
         (a rule of ours: a chain knows of no records). Where all of them are, it has no effect.
 
+    Where nobody gives anybody a weight, the reserve has all: a chain would pay validators by stake, who need only be silent then.
+
     Raises:
       ValueError: a weight or the emission is out of range.
     """
@@ -55,6 +57,9 @@ def epoch_of(
     exact = [Fraction(repr(float(stake))) for stake in stakes.values()] + [Fraction(0)] * len(targets)
     permits = np.array([validator in weights for validator in validators] + [False] * len(targets))
     found = yuma(matrix(weights), exact, matrix(bonds), permits)
+    if not found.incentive.any():
+        # A chain pays by stake then; here silence must not earn validators the peers' half as well.
+        found.incentive[-1] = 1.0
     to_targets, to_validators, remainder = split_emission(found.incentive, found.dividends, exact, emission)
     units = {target: int(to_targets[first + j]) for j, target in enumerate(targets)}
     reserve = units.pop(RESERVE)

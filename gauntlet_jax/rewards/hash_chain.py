@@ -205,6 +205,15 @@ class HashChain:
         )
         return [_entry(row) for row in rows]
 
+    def kinds(self) -> list[str]:
+        """The kinds of entries that there are."""
+        rows = self._database.execute("SELECT DISTINCT kind FROM entries ORDER BY kind")
+        return [row[0] for row in rows]
+
+    def newest_round(self) -> int | None:
+        """The largest round that any entry names; None without one."""
+        return self._database.execute("SELECT max(round) FROM entries").fetchone()[0]
+
     def since(self, seq: int, kinds: Sequence[str]) -> list[tuple[int, str, Entry]]:
         """The entries of some kinds after entry number ``seq``, in the order of posting, each with its number and kind."""
         marks = ", ".join("?" * len(kinds))
@@ -259,8 +268,12 @@ class HashChain:
         """
         count, previous = 0, GENESIS
         try:
+            # First, or what is read as a table of entries may be anything.
+            self._check_schema()
             for *row, claimed, stored in self._database.execute("SELECT * FROM entries ORDER BY seq"):
                 seq, kind, round, account = row[:4]
+                if any(isinstance(value, bytes) for value in (*row, claimed, stored)):
+                    raise LedgerTampered(f"{self._path}: entry {count + 1} is not made of text and numbers")
                 where = f"{self._path}: entry {seq} ({_told(kind, round, account)})"
                 if seq != count + 1:
                     raise LedgerTampered(f"{self._path}: entry {count + 1} is missing")
@@ -269,7 +282,6 @@ class HashChain:
                 if claimed != previous:
                     raise LedgerTampered(f"{where} does not name the entry before it")
                 count, previous = seq, stored
-            self._check_schema()
         except sqlite3.DatabaseError as error:
             raise LedgerTampered(f"{self._path}: after entry {count} the file is damaged: {error}") from error
         return count

@@ -273,7 +273,9 @@ class FolderBucket(_KvStoreBucket):
     def get(self, key: str, *, max_bytes: int) -> Object:
         """An object; errors as for every bucket."""
         try:
-            with (self._folder / check_key(key)).open("rb") as file:
+            # Without waiting: a pipe in the place of an object would never open.
+            handle = os.open(self._folder / check_key(key), os.O_RDONLY | os.O_NONBLOCK)
+            with os.fdopen(handle, "rb") as file:
                 # Of the open file: what is put in its place meanwhile is another file.
                 head = self._check_size(key, self._head_of(os.fstat(file.fileno())), max_bytes)
                 return Object(file.read(head.size), head)

@@ -25,6 +25,7 @@ class World(Protocol):
       tolerance: how far a share of 1 may be from what it should be: 0 where numbers are kept as they are, a few times 1/65535 where
         they are rounded to u16.
       has_reserve: whether weights on ``RESERVE`` are taken, and what they come to stays with nobody.
+      pays_silence: whether validators are paid by stake for a round in which nobody weighs, as a chain does.
       conserves: whether nothing but epochs and grants changes the sum of the balances.
     """
 
@@ -39,6 +40,7 @@ class World(Protocol):
     granted: int
     tolerance: float
     has_reserve: bool
+    pays_silence: bool
     conserves: bool
 
     def node(self, name: str) -> Ledger:

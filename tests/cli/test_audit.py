@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -342,7 +343,112 @@ def test_what_cannot_be_audited_is_one_line(run, capsys, break_it, line):
     assert code == 2 and line in said and len(said.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("flags", [("--sample", "-1"), ("--tolerance", "2"), ("--nonsense",)])
+def appended(run: Path, kind: str, round: int | None, account: str, body: dict[str, Any]) -> None:
+    rows = entries(run)
+    rows.append(
+        [
+            len(rows) + 1,
+            kind,
+            round,
+            account,
+            json.dumps(body, sort_keys=True, separators=(",", ":")),
+            999.0,
+            "",
+            "",
+        ]
+    )
+    forge(run, rows, rechain=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "round", "account", "body"),
+    [
+        ("grant", None, "eva", {"units": 999_999_999}),
+        ("transfer", None, "ada r", {"to": "eva", "units": 27}),
+        ("emission", 99, "", {"payouts": {"eva": 5}, "reserve": 0, "remainder": 0, "emission": 5, "total": 4_000_017}),
+        ("commit", 4, "uma", {"digest": "ab" * 32}),
+    ],
+)  # fmt: skip
+def test_money_from_nowhere(run, capsys, kind, round, account, body):
+    appended(run, kind, round, account, body)
+    code, said = audit(run, capsys)
+    assert (code == 1 and "on the ledger" in said) or "the ledger's entries" in said, said
+
+
+def nested(path: Path) -> None:
+    path.write_text('{"name":' + "[" * 100_000)
+
+
+def planted_bytes(run: Path) -> None:
+    rows = entries(run)
+    rows[3][4] = b"\x00"
+    database = sqlite3.connect(run / "ledger.sqlite")
+    database.execute("DROP TRIGGER no_update")
+    database.execute("UPDATE entries SET body = ? WHERE seq = 4", [b"\x00"])
+    database.execute(
+        "CREATE TRIGGER no_update BEFORE UPDATE ON entries\nBEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+    )
+    database.commit()
+    database.close()
+
+
+def endless_view(run: Path) -> None:
+    database = sqlite3.connect(run / "ledger.sqlite")
+    database.execute("DROP TABLE entries")
+    database.execute(
+        "CREATE VIEW entries AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+        " SELECT i AS seq, 'a' AS kind, 0 AS round, '' AS account, '{}' AS body, 0.0 AS at, '' AS previous_hash, '' AS hash FROM n"
+    )
+    database.commit()
+    database.close()
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+HOSTILE = {
+    "nested config": lambda run: nested(run / "config.json"),
+    "nested summary": lambda run: nested(run / "summary.json"),
+    "pipe for records": lambda run: pipe(run / "rounds.jsonl"),
+    "pipe for the ledger": lambda run: pipe(run / "ledger.sqlite"),
+    "pipe for an artifact": lambda run: pipe(objects(run, "ada", 1)[0]),
+    "link for records": lambda run: (
+        (run / "rounds.jsonl").unlink(),
+        (run / "rounds.jsonl").symlink_to("/dev/zero"),
+    ),
+    "bytes in the ledger": planted_bytes,
+    "an endless table": endless_view,
+    "text for a time": lambda run: rewrite(run, 1, lambda raw: raw["peers"][0].update(uploaded_at="x")),
+    "a huge time": lambda run: rewrite(run, 1, lambda raw: raw["peers"][0].update(uploaded_at=10**400)),
+    "half a score": lambda run: rewrite(run, 1, lambda raw: raw["peers"][0].update(scores={"assigned": 1.0})),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("flags", [(), ("--sample", "0")])
+def test_a_strangers_folder_neither_crashes_nor_hangs(run, capsys, name, flags):
+    HOSTILE[name](run)
+    code, said = audit(run, capsys, *flags)
+    assert code in (1, 2) and "Traceback" not in said
+    assert len(said.strip().splitlines()) <= 2, said
+
+
+def test_an_unfinished_run_is_said_to_be_one(made, quick, capsys, tmp_path):
+    base = tmp_path / "unfinished"
+    shutil.copytree(made, base, copy_function=shutil.copyfile)
+    (base / "summary.json").unlink()
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "rounds": 9}))
+    code, said = audit(base, capsys)
+    assert code == 0 and "the run is unfinished: its config has 9 rounds" in said
+    assert "refusals that rest on what validators saw at the time: late x4" in said
+
+
+@pytest.mark.parametrize(
+    "flags", [("--sample", "-1"), ("--seed", "-1"), ("--tolerance", "2"), ("--nonsense",)]
+)
 def test_wrong_flags(run, capsys, flags):
     assert audit(run, capsys, *flags)[0] == 2
 

