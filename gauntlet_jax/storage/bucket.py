@@ -273,9 +273,7 @@ class FolderBucket(_KvStoreBucket):
     def get(self, key: str, *, max_bytes: int) -> Object:
         """An object; errors as for every bucket."""
         try:
-            # Without waiting: a pipe in the place of an object would never open.
-            handle = os.open(self._folder / check_key(key), os.O_RDONLY | os.O_NONBLOCK)
-            with os.fdopen(handle, "rb") as file:
+            with open(self._folder / check_key(key), "rb", opener=_open_at_once) as file:
                 # Of the open file: what is put in its place meanwhile is another file.
                 head = self._check_size(key, self._head_of(os.fstat(file.fileno())), max_bytes)
                 return Object(file.read(head.size), head)
@@ -309,6 +307,11 @@ class FolderBucket(_KvStoreBucket):
         # An owner can set a file's modification time to anything, but not the time of its last change of state.
         stamp = found.st_ctime_ns if self._clock is None else found.st_mtime_ns
         return Head(stamp / _NANOSECONDS, found.st_size)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens without waiting: a pipe in the place of an object would never open."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _range(prefix: str) -> ts.KvStore.KeyRange:
