@@ -5,6 +5,7 @@ One seed and a shorter sweep by default; ``--full`` runs what the README states.
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,18 @@ def test_the_ledger_adds_up(run_folder: Path, summary: dict):
         assert ledger.verify() > summary["rounds"]
         balances = ledger.balances()
     assert balances == {
-        **{peer["name"]: peer["payout"] for peer in summary["peers"]},
+        **{one["name"]: one["payout"] for one in (*summary["peers"], *summary["validators"])},
         "reserve": summary["reserve"],
+        "remainder": summary["remainder"],
     }
-    assert summary["payout_total"] + summary["reserve"] == summary["rounds"] * 1_000_000
+    assert sum(balances.values()) == summary["rounds"] * 1_000_000
+    assert summary["payout_total"] == sum(peer["payout"] for peer in summary["peers"])
+
+
+def test_an_audit_follows_in_less_time_than_the_run_took(run_folder: Path, summary: dict):
+    began = time.monotonic()
+    assert main(["audit", str(run_folder)]) == 0
+    assert time.monotonic() - began < summary["wall_seconds"]
 
 
 def test_the_run_costs_little_more_than_its_compiled_steps(summary: dict):
