@@ -1,6 +1,6 @@
 """Two validators and six peers for hours in little: killed, cut off, slowed and joined, they lose no round and stay equal.
 
-12 rounds and 3 kills, or with --full 60 rounds and 15 kills, over a folder and over a real S3 server.
+10 rounds and 3 kills, or with --full 60 rounds and 15 kills, over a folder and over a real S3 server.
 """
 
 import contextlib
@@ -141,7 +141,7 @@ def plan(rounds: int) -> Plan:
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", [a_folder, an_s3_server])
 def test_nothing_is_lost(tmp_path, storage, full):
-    rounds = 60 if full else 12
+    rounds = 60 if full else 10
     (tmp_path / "small.py").write_text((Path(__file__).parent / "small.py").read_text())
     config = tmp_path / "soak.py"
     config.write_text(CONFIG.format(rounds=rounds, peers=PEERS, seconds=SECONDS))
