@@ -23,6 +23,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a node, or a wallet on it, that was not given."""
+
+    def is_possible(item: pytest.Item) -> bool:
+        marks = list(item.iter_markers("chain"))
+        needs_wallet = any(mark.kwargs.get("wallet") for mark in marks)
+        return not marks or bool(
+            config.getoption("--chain-url") and (config.getoption("--chain-wallet") or not needs_wallet)
+        )
+
+    left_out = [item for item in items if not is_possible(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if is_possible(item)]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A run that was stopped, or one beside this one, may leave half an entry in the cache: JAX compiles anew.
     for verb in ("reading", "writing"):

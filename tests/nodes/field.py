@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from local_ledger import LocalLedger
+
 from gauntlet_jax.build import processes
 from gauntlet_jax.build.parts import Steps, make_task, read_corpus
 from gauntlet_jax.config import Config
@@ -15,7 +17,6 @@ from gauntlet_jax.nodes.record import RoundRecord
 from gauntlet_jax.nodes.validator_process import ValidatorProcess
 from gauntlet_jax.rewards.beacon_chain import make_chain
 from gauntlet_jax.rewards.shared_ledger import SharedRunLedger
-from gauntlet_jax.rewards.weight_commit import weights_digest
 from gauntlet_jax.storage.bucket import BucketUnavailable, MemoryBucket
 from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.terms import terms_of
@@ -35,37 +36,6 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         self._clock.move_to(self._clock.time + seconds)
         return False
-
-
-class LocalLedger:
-    """The ledger as one node sees it, without a socket."""
-
-    def __init__(self, ledger: SharedRunLedger, clock: ManualClock, name: str, key: str):
-        self._ledger, self._clock, self._name, self._key = ledger, clock, name, key
-
-    def __getattr__(self, name: str):
-        return getattr(self._ledger, name)
-
-    def now(self) -> float:
-        return self._clock.time
-
-    def register_peer(self, name, bucket):
-        return self._ledger.register_peer(name, self._key, bucket)
-
-    def register_validator(self, name, bucket):
-        return self._ledger.register_validator(name, self._key, bucket)
-
-    def commit_weights(self, round, weights, salt):
-        self._ledger.commit_weights(self._name, round, weights_digest(round, self._name, weights, salt))
-
-    def reveal_weights(self, round, weights, salt):
-        self._ledger.reveal_weights(self._name, round, weights, salt)
-
-    def post_record(self, round, digest):
-        self._ledger.post_record(self._name, round, digest)
-
-    def reject_record(self, round, digest):
-        self._ledger.reject_record(self._name, round, digest)
 
 
 class CutBucket:
@@ -179,7 +149,7 @@ class Field:
         posting = self.ledger.record(t)
         assert posting is not None
         run = PublicRun(
-            LocalLedger(self.ledger, self.clock, "", ""),
+            LocalLedger(self.ledger, "", ""),
             run=self.config.name,
             slots=self.config.slots or len(self.config.peers),
             open_bucket=self.open,
@@ -192,7 +162,7 @@ class Field:
         bucket = self.buckets.setdefault(name, MemoryBucket(self.clock))
         folder = self._folder / (f"{name}-{len(self.said)}" if fresh else name)
         node = processes.Node(name, identity, bucket, f"memory://{name}", folder)
-        ledger = LocalLedger(self.ledger, self.clock, name, identity.public_key)
+        ledger = LocalLedger(self.ledger, name, identity.public_key)
         return node, processes.Surroundings(
             ledger, self.open, lambda line: self.said.append(f"{name}: {line}")
         )

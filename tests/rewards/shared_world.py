@@ -6,6 +6,7 @@ import sqlite3
 import threading
 
 import pytest
+from local_ledger import LocalLedger
 
 from gauntlet_jax.rewards import ledger_http
 from gauntlet_jax.rewards.beacon_chain import make_chain
@@ -13,7 +14,6 @@ from gauntlet_jax.rewards.epoch import WEIGHTS_STAND
 from gauntlet_jax.rewards.ledger_client import LedgerClient
 from gauntlet_jax.rewards.ledger_service import DOMAIN, LedgerService
 from gauntlet_jax.rewards.shared_ledger import SharedRunLedger
-from gauntlet_jax.rewards.weight_commit import weights_digest
 from gauntlet_jax.storage import signed_json
 from gauntlet_jax.storage.identity import Identity
 
@@ -23,34 +23,6 @@ SECONDS, CLOSES, WEIGHTS, VETO = 10.0, 4.0, 1.5, 1.0
 
 def identity_of(name):
     return Identity(hashlib.sha256(name.encode()).digest())
-
-
-class NodeView:
-    """The ledger as one node sees it, without a socket."""
-
-    def __init__(self, ledger, name, key):
-        self._ledger, self._name, self._key = ledger, name, key
-
-    def __getattr__(self, method):
-        return getattr(self._ledger, method)
-
-    def register_peer(self, name, bucket):
-        return self._ledger.register_peer(name, self._key, bucket)
-
-    def register_validator(self, name, bucket):
-        return self._ledger.register_validator(name, self._key, bucket)
-
-    def commit_weights(self, round, weights, salt):
-        self._ledger.commit_weights(self._name, round, weights_digest(round, self._name, weights, salt))
-
-    def reveal_weights(self, round, weights, salt):
-        self._ledger.reveal_weights(self._name, round, weights, salt)
-
-    def post_record(self, round, digest):
-        self._ledger.post_record(self._name, round, digest)
-
-    def reject_record(self, round, digest):
-        self._ledger.reject_record(self._name, round, digest)
 
 
 class SharedWorld:
@@ -103,11 +75,11 @@ class SharedWorld:
         self._start = 1005.0
 
     def node(self, name):
-        return NodeView(self.ledger, name, identity_of(name).public_key)
+        return LocalLedger(self.ledger, name, identity_of(name).public_key)
 
     def impostor(self, name):
         # Who calls is the service's to check; without it, what an impostor may try is to register.
-        return NodeView(self.ledger, f"not {name}", identity_of("impostor").public_key)
+        return LocalLedger(self.ledger, f"not {name}", identity_of("impostor").public_key)
 
     def onlooker(self):
         return self.ledger
