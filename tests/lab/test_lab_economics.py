@@ -58,22 +58,14 @@ def fill(runs, example, monkeypatch):
     monkeypatch.setattr(runs, "run_one", copied)
 
 
+PAIR_STUDY = ("lab", "economics", "--seeds", "2", "--rounds", "8", "--studies", "pair")
+
+
 def test_the_command_runs_what_is_missing_and_says_what_it_found(one_run, tmp_path, monkeypatch, capsys):
     _, runs = one_run
     example = read_journal(runs._path(Job("pair-same-half", 0)))
     fill(Runs, example, monkeypatch)
-    arguments = [
-        "lab",
-        "economics",
-        "--seeds",
-        "2",
-        "--rounds",
-        "8",
-        "--studies",
-        "pair",
-        "--out",
-        str(tmp_path),
-    ]
+    arguments = [*PAIR_STUDY, "--out", str(tmp_path)]
     with monkeypatch.context() as without:  # nothing to draw with, and nothing to be drawn
         without.setitem(sys.modules, "matplotlib", None)
         assert cli.main([*arguments, "--processes", "1", "--no-picture"]) == 0
@@ -87,7 +79,6 @@ def test_the_command_runs_what_is_missing_and_says_what_it_found(one_run, tmp_pa
     assert not (tmp_path / command.PICTURE).exists()
 
     # A second time there is nothing to run; a damaged run alone is made again, and the picture is drawn.
-    pytest.importorskip("matplotlib")
     assert cli.main([*arguments, "--processes", "1"]) == 0
     assert "side by side" not in capsys.readouterr().out
     assert (tmp_path / command.PICTURE).read_bytes().startswith(b"\x89PNG")
@@ -110,18 +101,7 @@ def test_ctrl_c_keeps_what_is_finished(one_run, tmp_path, monkeypatch, capsys):
         copied(self, job)
 
     monkeypatch.setattr(Runs, "run_one", stopped)
-    arguments = [
-        "lab",
-        "economics",
-        "--seeds",
-        "2",
-        "--rounds",
-        "8",
-        "--studies",
-        "pair",
-        "--out",
-        str(tmp_path),
-    ]
+    arguments = [*PAIR_STUDY, "--out", str(tmp_path)]
     assert cli.main([*arguments, "--processes", "1", "--no-picture"]) == 130
     assert "stopped after 3 of 14 runs" in capsys.readouterr().out
     kept = Runs(tmp_path / command.RUNS, ["pair"], seeds=2, rounds=8)
