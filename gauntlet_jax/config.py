@@ -114,6 +114,7 @@ class CompressionConfig:
       bits: bits of a value: 2, 8 or 32.
       norm: DeMo: what is scaled to unit length, a peer's "tensor" (the paper) or "chunk".
       divisor: DeMo: "peers" divides by G, "senders" by those who sent a coefficient (open to attack).
+      parts: what an artifact is cut into, each written and read by one host of a node: a multiple of the hosts of the largest node.
       inner_steps: SparseLoCo: H; divides data.batch.
       inner_learning_rate: SparseLoCo: the inner AdamW's.
     """
@@ -124,6 +125,7 @@ class CompressionConfig:
     bits: Literal[2, 8, 32] = 8
     norm: Literal["tensor", "chunk"] = "tensor"
     divisor: Literal["peers", "senders"] = "peers"
+    parts: int = 1
     inner_steps: int = 8
     inner_learning_rate: float = 3e-3
 

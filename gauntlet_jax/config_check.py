@@ -48,6 +48,19 @@ def check(config: Config) -> None:
             f"data.batch: {data.batch} sequences cannot be split over mesh.data x mesh.fsdp,"
             f" {config.mesh.data} x {config.mesh.fsdp}"
         )
+    settings = config.compression
+    if settings.method == "sparseloco" and data.batch % settings.inner_steps:
+        raise ValueError(
+            f"compression.inner_steps: H = {settings.inner_steps} must divide data.batch, {data.batch}"
+        )
+    if settings.method == "sparseloco" and data.batch // settings.inner_steps % (
+        config.mesh.data * config.mesh.fsdp
+    ):
+        raise ValueError(
+            f"data.batch: {data.batch} sequences make {settings.inner_steps} inner steps of"
+            f" {data.batch // settings.inner_steps}, which cannot be split over mesh.data x mesh.fsdp,"
+            f" {config.mesh.data} x {config.mesh.fsdp}"
+        )
 
 
 def slots_of(config: Config) -> int:
@@ -143,6 +156,7 @@ def _check_ranges(config: Config) -> None:
         "data.heldout": data.heldout,
         "data.max_bytes": 1 if data.max_bytes is None else data.max_bytes,
         "compression.k": config.compression.k,
+        "compression.parts": config.compression.parts,
         "compression.inner_steps": config.compression.inner_steps,
         "learning_rate.schedule_rounds": config.learning_rate.schedule_rounds,
         "validator.sample_size": 1 if rules.sample_size is None else rules.sample_size,

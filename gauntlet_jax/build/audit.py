@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gauntlet_jax.build.parts import Data, Steps, digest_of, make_task, make_validator, read_corpus
+from gauntlet_jax.build.parts import Data, digest_of, make_validator, read_corpus
+from gauntlet_jax.build.steps import Steps
+from gauntlet_jax.build.task import make_task
 from gauntlet_jax.config import Config, config_digest
 from gauntlet_jax.nodes.audit import Auditor, Difference, is_equal
 from gauntlet_jax.nodes.audit_books import BooksAudit

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from gauntlet_jax.build.parts import Data, Steps, digest_of, make_task, make_validator, read_corpus
+from gauntlet_jax.build.parts import Data, digest_of, make_validator, read_corpus
+from gauntlet_jax.build.steps import Steps
+from gauntlet_jax.build.task import make_task
 from gauntlet_jax.config import Config
 from gauntlet_jax.config_check import slots_of
 from gauntlet_jax.nodes.audit import Auditor, Difference

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gauntlet_jax.build.parts import Data, Steps, Task, digest_of, make_task, make_validator, read_corpus
+from gauntlet_jax.build.parts import Data, digest_of, make_validator, read_corpus
+from gauntlet_jax.build.steps import Steps
+from gauntlet_jax.build.task import Task, make_task
 from gauntlet_jax.config import Config
 from gauntlet_jax.config_check import behaviors_of, check, slots_of
 from gauntlet_jax.nodes.attacks import BEHAVIORS

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from gauntlet_jax import compression
-from gauntlet_jax.build.parts import Data, Steps, Task, digest_of, make_task, make_validator, read_corpus
+from gauntlet_jax.build.parts import Data, digest_of, make_validator, read_corpus
+from gauntlet_jax.build.steps import Steps
+from gauntlet_jax.build.task import Task, make_task
 from gauntlet_jax.config import Config, config_digest, to_json
 from gauntlet_jax.config_check import behaviors_of, check, validator_behaviors_of
 from gauntlet_jax.nodes.attacks import BEHAVIORS

@@ -1,10 +1,10 @@
 """Aggregation: the pseudo-gradients of the top-G, one update for everybody.
 
-Float addition is not associative, so peers are added one after another in the order of the leading axis: every node that
-is given the same artifacts in the same order gets the same bits. Memory grows with one model, not with the peers.
+Peers are added one after another to a sum in the space of block coefficients, so memory grows with one model and not with the peers. Float
+addition is not associative: every node that adds the same artifacts in the same order gets the same bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,17 +20,44 @@ _SMALLEST_NORM = 1e-30
 
 
 class Aggregator(NamedTuple):
-    """How decoded pseudo-gradients become an update.
+    """How pseudo-gradients become an update; every function is pure and may be jitted, also on pieces of tensors.
 
     Attributes:
-      combine: ``(stack, weights) -> update``: pseudo-gradients with a leading peer axis and float32[peers] weights, 0 for
-        peers that are not aggregated.
+      measure: ``pseudo_gradient -> tree of float32 scalars``, what the scales of the others depend on; None where each peer's
+        scale is its own affair.
+      scales: ``(tree of float32[peers], weights: float32[peers]) -> tree of float32[peers]``, or the weights themselves where
+        there is no measure.
+      start: ``() -> sum``, of nothing: a tuple of trees of block coefficients.
+      add: ``(sum, pseudo_gradient, scales of this peer) -> sum``.
+      finish: ``sum -> update``.
       direction: decoded tensors -> the update that one peer's pseudo-gradient stands for by itself, as LossScore
         probes it.
     """
 
-    combine: Callable[[PseudoGradient, Float[Array, "peers"]], Params]
+    measure: Callable[[PseudoGradient], Any] | None
+    scales: Callable[[Any, Float[Array, "peers"]], Any]
+    start: Callable[[], Any]
+    add: Callable[[Any, PseudoGradient, Any], Any]
+    finish: Callable[[Any], Params]
     direction: Callable[[Params], Params]
+
+
+def combine(aggregator: Aggregator, sent: Sequence[PseudoGradient], weights: Float[Array, "peers"]) -> Params:
+    """The update of some peers, in the order given: the whole of an aggregator in five lines.
+
+    Args:
+      aggregator: the rule.
+      sent: pseudo-gradients.
+      weights: 0 for those that are not aggregated.
+    """
+    measured = [aggregator.measure(one) for one in sent] if aggregator.measure else []
+    scales = aggregator.scales(
+        jax.tree.map(lambda *rows: jnp.stack(rows), *measured) if measured else (), weights
+    )
+    total = aggregator.start()
+    for number, one in enumerate(sent):
+        total = aggregator.add(total, one, jax.tree.map(lambda leaf, at=number: leaf[at], scales))
+    return aggregator.finish(total)
 
 
 def signed_mean(
@@ -38,6 +65,7 @@ def signed_mean(
     *,
     norm: Literal["tensor", "chunk"] = "tensor",
     divisor: Literal["peers", "senders"] = "peers",
+    axes: Any | None = None,
 ) -> Aggregator:
     """The paper's rule: ``sign(IDCT(sum_p w_p q_p / ||q_p||))``, so nobody outvotes others by magnitude.
 
@@ -47,70 +75,106 @@ def signed_mean(
         each of its blocks (the public system from v0.2.86).
       divisor: "peers" keeps the fixed weights. "senders" divides each coefficient by the number of peers that sent it (the
         public system), which gives a coefficient that one peer alone sends full weight: an attack surface.
+      axes: inside ``shard_map``, a tree like the parameters of the mesh axes that each tensor is cut over; None where
+        tensors are whole.
     """
+    axes = _whole(fmt) if axes is None else axes
 
-    def combine(stack: PseudoGradient, weights: Array) -> Params:
-        def one(layout: Layout, sent: SparseTensor) -> Array:
-            def add(
-                total: tuple[Array, Array], peer: tuple[SparseTensor, Array]
-            ) -> tuple[tuple[Array, Array], None]:
-                (one_sent, weight), (acc, senders) = peer, total
-                values = fmt.values(one_sent)
-                scaled = _unit(values, axis=1 if norm == "chunk" else None) * weight
-                counts = jnp.full_like(values, weight > 0)
-                return (
-                    scatter_add(acc, one_sent.indices, scaled),
-                    scatter_add(senders, one_sent.indices, counts),
-                ), None
+    def start() -> Any:
+        zeros = _zeros(fmt)
+        return (zeros, zeros) if divisor == "senders" else (zeros,)
 
-            zeros = jnp.zeros((layout.chunks, layout.size), jnp.float32)
-            (acc, senders), _ = jax.lax.scan(add, (zeros, zeros), (sent, weights))
-            return acc / jnp.maximum(senders, 1.0) if divisor == "senders" else acc
+    def add(total: Any, sent: PseudoGradient, weight: Array) -> Any:
+        def one(_: Layout, acc: Array, tensor: SparseTensor, cut: tuple[str, ...]) -> Array:
+            values = fmt.values(tensor)
+            unit = _unit(values, axis=-1) if norm == "chunk" else _unit(values, axis=None, cut=cut)
+            return scatter_add(acc, tensor.indices, unit * weight)
 
-        return _sign(fmt.synthesize(_map(one, fmt, stack)))
+        def count(_: Layout, acc: Array, tensor: SparseTensor) -> Array:
+            return scatter_add(acc, tensor.indices, jnp.full(tensor.codes.shape, weight > 0, jnp.float32))
 
-    return Aggregator(combine, _sign)
+        added = _map(one, fmt, total[0], sent, axes)
+        return (added, _map(count, fmt, total[1], sent)) if divisor == "senders" else (added,)
 
+    def finish(total: Any) -> Params:
+        mean = total[0]
+        if divisor == "senders":
+            mean = jax.tree.map(lambda acc, senders: acc / jnp.maximum(senders, 1.0), *total)
+        return _sign(fmt.synthesize(mean))
 
-def clipped_mean(fmt: Format) -> Aggregator:
-    """SparseLoCo's rule: ``sum_p w_p q_p``, each peer's tensor clipped to the median norm over the aggregated peers."""
-
-    def combine(stack: PseudoGradient, weights: Array) -> Params:
-        def one(layout: Layout, sent: SparseTensor) -> Array:
-            values = jax.vmap(fmt.values)(sent)
-            norms = jnp.sqrt(jnp.sum(jnp.square(values), axis=(1, 2)))
-            limit = _median(norms, weights > 0)
-            scales = weights * jnp.minimum(1.0, limit / jnp.maximum(norms, _SMALLEST_NORM))
-
-            def add(acc: Array, peer: tuple[Array, Array, Array]) -> tuple[Array, None]:
-                indices, own_values, scale = peer
-                return scatter_add(acc, indices, own_values * scale), None
-
-            zeros = jnp.zeros((layout.chunks, layout.size), jnp.float32)
-            return jax.lax.scan(add, zeros, (sent.indices, values, scales))[0]
-
-        return fmt.synthesize(_map(one, fmt, stack))
-
-    return Aggregator(combine, lambda decoded: decoded)
+    return Aggregator(None, lambda _, weights: weights, start, add, finish, _sign)
 
 
-def _map(one: Callable[[Layout, SparseTensor], Array], fmt: Format, stack: PseudoGradient) -> Any:
-    return jax.tree.map(one, fmt.layouts, stack, is_leaf=is_layout)
+def clipped_mean(fmt: Format, *, axes: Any | None = None) -> Aggregator:
+    """SparseLoCo's rule: ``sum_p w_p q_p``, each peer's tensor clipped to the median norm over the aggregated peers.
+
+    Args:
+      fmt: the agreed format.
+      axes: see ``signed_mean``.
+    """
+    axes = _whole(fmt) if axes is None else axes
+
+    def measure(sent: PseudoGradient) -> Any:
+        def norm(_: Layout, tensor: SparseTensor, cut: tuple[str, ...]) -> Array:
+            return jnp.sqrt(_sum(jnp.sum(jnp.square(fmt.values(tensor))), cut))
+
+        return _map(norm, fmt, sent, axes)
+
+    def scales(norms: Any, weights: Array) -> Any:
+        def one(lengths: Array) -> Array:
+            limit = _median(lengths, weights > 0)
+            return weights * jnp.minimum(1.0, limit / jnp.maximum(lengths, _SMALLEST_NORM))
+
+        return jax.tree.map(one, norms)
+
+    def add(total: Any, sent: PseudoGradient, scale: Any) -> Any:
+        def one(_: Layout, acc: Array, tensor: SparseTensor, by: Array) -> Array:
+            return scatter_add(acc, tensor.indices, fmt.values(tensor) * by)
+
+        return (_map(one, fmt, total[0], sent, scale),)
+
+    return Aggregator(
+        measure,
+        scales,
+        lambda: (_zeros(fmt),),
+        add,
+        lambda total: fmt.synthesize(total[0]),
+        lambda decoded: decoded,
+    )
+
+
+def _map(one: Callable[..., Any], fmt: Format, *trees: Any) -> Any:
+    return jax.tree.map(one, fmt.layouts, *trees, is_leaf=is_layout)
+
+
+def _zeros(fmt: Format) -> Any:
+    return _map(lambda layout: jnp.zeros((*layout.grid, layout.size), jnp.float32), fmt)
+
+
+def _whole(fmt: Format) -> Any:
+    return _map(lambda layout: (), fmt)
 
 
 def _sign(tensors: Params) -> Params:
     return jax.tree.map(jnp.sign, tensors)  # sign(0) = 0: where nobody sent anything, nothing moves
 
 
-def _unit(values: Float[Array, "chunks k"], *, axis: int | None) -> Float[Array, "chunks k"]:
+def _sum(local: Array, cut: tuple[str, ...]) -> Array:
+    return jax.lax.psum(local, cut) if cut else local
+
+
+def _unit(
+    values: Float[Array, "*grid k"], *, axis: int | None, cut: tuple[str, ...] = ()
+) -> Float[Array, "*grid k"]:
     """``values / ||values||``; zeros stay zeros.
 
     Scaled by the largest entry first: squares of entries below 1e-19 are 0 in float32, and a peer that sends such
     entries would be divided by a length of nothing and outvote everybody.
     """
     largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
+    largest = jax.lax.pmax(largest, cut) if cut else largest
     scaled = values / jnp.where(largest >= jnp.finfo(jnp.float32).tiny, largest, 1.0)
-    length = jnp.sqrt(jnp.sum(jnp.square(scaled), axis=axis, keepdims=True))
+    length = jnp.sqrt(_sum(jnp.sum(jnp.square(scaled), axis=axis, keepdims=True), cut))
     return scaled / jnp.maximum(length, 1.0)  # at least 1, but for zeros
 
 

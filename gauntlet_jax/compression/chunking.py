@@ -2,8 +2,13 @@
 
 Blocks follow *logical* layers and global shapes: a stack of L layers is L tensors, a matrix is cut into blocks whose
 sides are the largest divisors of its dimensions that are at most 64, and a vector into blocks of at most 64.
+
+Blocks keep their places: ``[*stack, rows, columns]`` becomes ``[*stack, rows of blocks, columns of blocks, entries of a block]``. A
+tensor that lies in pieces on several devices, cut between blocks, is so cut into blocks piece by piece: the functions here read
+the shape of the piece that they are given, and a layout's ``block`` and ``stack`` alone.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -29,18 +34,30 @@ class Layout(NamedTuple):
     @property
     def size(self) -> int:
         """Elements in a block."""
-        size = 1
-        for side in self.block:
-            size *= side
-        return size
+        return math.prod(self.block)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How many blocks there are along each axis: layers, then rows and columns of blocks, or blocks of a vector."""
+        inner = self.shape[self.stack :] or (1,)
+        return (
+            *self.shape[: self.stack],
+            *(length // side for length, side in zip(inner, self.block, strict=True)),
+        )
 
     @property
     def chunks(self) -> int:
         """Blocks in the tensor."""
-        elements = 1
-        for length in self.shape:
-            elements *= length
-        return elements // self.size
+        return math.prod(self.grid)
+
+    def cut_axis(self, parts: int) -> int | None:
+        """The axis along which the tensor is dealt out into equal parts, between blocks: the one with more blocks, the first of
+        equals. None where it stays whole: in one part, where neither axis divides, and for vectors.
+        """
+        if parts == 1 or len(self.block) == 1:
+            return None
+        axes = [axis for axis in (self.stack, self.stack + 1) if self.grid[axis] % parts == 0]
+        return max(axes, key=lambda axis: self.grid[axis], default=None)
 
 
 def block_side(length: int, *, largest: int = 64) -> int:
@@ -95,21 +112,24 @@ def is_layout(node: Any) -> bool:
     return isinstance(node, Layout)
 
 
-def to_chunks(tensor: Float[Array, "..."], layout: Layout) -> Float[Array, "chunks size"]:
-    """Cuts a tensor of ``layout.shape`` into rows, one a block, in row-major order of the blocks."""
+def to_blocks(tensor: Float[Array, "..."], layout: Layout) -> Float[Array, "*grid size"]:
+    """Cuts a tensor, or a piece of it that holds whole blocks, into blocks."""
+    stack = tensor.shape[: layout.stack]
     if len(layout.block) == 1:
-        return tensor.reshape(layout.chunks, layout.size)
+        return tensor.reshape(*stack, -1, layout.size)
     rows, columns = layout.block
-    height, width = layout.shape[-2:]
-    cut = tensor.reshape(-1, height // rows, rows, width // columns, columns)
-    return jnp.swapaxes(cut, 2, 3).reshape(layout.chunks, layout.size)
+    height, width = tensor.shape[-2:]
+    cut = tensor.reshape(*stack, height // rows, rows, width // columns, columns)
+    return jnp.swapaxes(cut, -3, -2).reshape(*stack, height // rows, width // columns, layout.size)
 
 
-def from_chunks(chunks: Float[Array, "chunks size"], layout: Layout) -> Float[Array, "..."]:
-    """The inverse of ``to_chunks``."""
+def from_blocks(blocks: Float[Array, "*grid size"], layout: Layout) -> Float[Array, "..."]:
+    """The inverse of ``to_blocks``."""
+    stack = blocks.shape[: layout.stack]
     if len(layout.block) == 1:
-        return chunks.reshape(layout.shape)
+        # No axis but layers: a scalar, or a stack of them.
+        return blocks.reshape(*stack, *(() if len(layout.shape) == layout.stack else (-1,)))
     rows, columns = layout.block
-    height, width = layout.shape[-2:]
-    cut = chunks.reshape(-1, height // rows, width // columns, rows, columns)
-    return jnp.swapaxes(cut, 2, 3).reshape(layout.shape)
+    down, across = blocks.shape[-3:-1]
+    cut = jnp.swapaxes(blocks.reshape(*stack, down, across, rows, columns), -3, -2)
+    return cut.reshape(*stack, down * rows, across * columns)

@@ -7,6 +7,9 @@ orthonormal, so what is left over can stay transformed, which saves an inverse t
 
 with T the DCT-II for DeMo and the identity for SparseLoCo. What is subtracted is what the receivers add, quantisation
 included, so nothing is ever lost: sent + left over = accumulated.
+
+Every block is compressed by itself. So a tensor that lies in pieces on several devices, cut between blocks, is compressed piece by
+piece and without a word between the devices, to the same bits as in one place.
 """
 
 import dataclasses
@@ -19,7 +22,7 @@ from jaxtyping import Array, Float
 
 from gauntlet_jax.compression import dct as dct_lib
 from gauntlet_jax.compression import quantization
-from gauntlet_jax.compression.chunking import Layout, from_chunks, is_layout, layouts_of, to_chunks
+from gauntlet_jax.compression.chunking import Layout, from_blocks, is_layout, layouts_of, to_blocks
 from gauntlet_jax.compression.topk import scatter_add, top_k
 from gauntlet_jax.types import Params, PseudoGradient
 
@@ -28,14 +31,14 @@ class SparseTensor(NamedTuple):
     """What is sent of one tensor.
 
     Attributes:
-      indices: int32[chunks, k], strictly increasing in a chunk.
-      codes: uint8[chunks, k], or float32 values where they are not quantised.
-      table: float32[2], shift and step of the levels.
+      indices: int32[*grid, k], strictly increasing in a block.
+      codes: uint8[*grid, k], or float32 values where they are not quantised.
+      scales: uint16[*grid], the bits of the bfloat16 step between a block's levels; where it is 0, the block's indices are 0 to k - 1.
     """
 
     indices: Array
     codes: Array
-    table: Array
+    scales: Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,25 +73,27 @@ class Format:
         return jax.tree.leaves(self.layouts, is_leaf=is_layout)
 
     def analyze(self, tensors: Params) -> Any:
-        """Parameter-shaped tensors to block coefficients, float32[chunks, size] at each leaf."""
+        """Parameter-shaped tensors to block coefficients, float32[*grid, size] at each leaf."""
 
         def one(layout: Layout, tensor: Array) -> Array:
-            chunks = to_chunks(tensor.astype(jnp.float32), layout)
-            return dct_lib.dct(chunks, layout) if self.transform == "dct" else chunks
+            blocks = to_blocks(tensor.astype(jnp.float32), layout)
+            return dct_lib.dct(blocks, layout.block) if self.transform == "dct" else blocks
 
         return jax.tree.map(one, self.layouts, tensors, is_leaf=is_layout)
 
     def synthesize(self, coefficients: Any) -> Params:
         """The inverse of ``analyze``, in float32."""
 
-        def one(layout: Layout, chunks: Array) -> Array:
-            return from_chunks(dct_lib.idct(chunks, layout) if self.transform == "dct" else chunks, layout)
+        def one(layout: Layout, blocks: Array) -> Array:
+            return from_blocks(
+                dct_lib.idct(blocks, layout.block) if self.transform == "dct" else blocks, layout
+            )
 
         return jax.tree.map(one, self.layouts, coefficients, is_leaf=is_layout)
 
-    def values(self, sent: SparseTensor) -> Float[Array, "chunks k"]:
+    def values(self, sent: SparseTensor) -> Float[Array, "*grid k"]:
         """The dequantised coefficients of one tensor."""
-        return quantization.dequantize(sent.codes, sent.table, bits=self.bits)
+        return quantization.dequantize(sent.codes, sent.scales, bits=self.bits)
 
 
 class Compressor(NamedTuple):
@@ -146,7 +151,7 @@ def _with_error_feedback(fmt: Format, beta: float) -> Compressor:
     def init(params: Params) -> Any:
         del params  # the residual's shape is the format's
         return jax.tree.map(
-            lambda layout: jnp.zeros((layout.chunks, layout.size), jnp.float32),
+            lambda layout: jnp.zeros((*layout.grid, layout.size), jnp.float32),
             fmt.layouts,
             is_leaf=is_layout,
         )
@@ -169,7 +174,7 @@ def _with_error_feedback(fmt: Format, beta: float) -> Compressor:
         return fmt.synthesize(
             jax.tree.map(
                 lambda layout, s: scatter_add(
-                    jnp.zeros((layout.chunks, layout.size), jnp.float32), s.indices, fmt.values(s)
+                    jnp.zeros((*s.scales.shape, layout.size), jnp.float32), s.indices, fmt.values(s)
                 ),
                 fmt.layouts,
                 sent,
@@ -182,5 +187,7 @@ def _with_error_feedback(fmt: Format, beta: float) -> Compressor:
 
 def _select(fmt: Format, layout: Layout, coefficients: Array) -> SparseTensor:
     indices, values = top_k(coefficients, fmt.k_of(layout))
-    codes, table = quantization.quantize(values, bits=fmt.bits)
-    return SparseTensor(indices, codes, table)
+    codes, scales = quantization.quantize(values, bits=fmt.bits)
+    # A block of nothing is written in one way only, or its copies could differ from it in bytes alone.
+    in_order = jnp.arange(indices.shape[-1], dtype=jnp.int32)
+    return SparseTensor(jnp.where((scales == 0)[..., None], in_order, indices), codes, scales)

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gauntlet_jax.compression.chunking import Layout
-
 
 @functools.cache
 def dct_matrix(length: int) -> np.ndarray:
@@ -27,21 +25,21 @@ def dct_matrix(length: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def dct(chunks: Float[Array, "chunks size"], layout: Layout) -> Float[Array, "chunks size"]:
-    """The DCT-II of every block of ``to_chunks``, along each of its sides."""
-    return _transform(chunks, layout, [dct_matrix(side) for side in layout.block])
+def dct(blocks: Float[Array, "*grid size"], block: tuple[int, ...]) -> Float[Array, "*grid size"]:
+    """The DCT-II of every block, along each of its sides."""
+    return _transform(blocks, block, [dct_matrix(side) for side in block])
 
 
-def idct(coefficients: Float[Array, "chunks size"], layout: Layout) -> Float[Array, "chunks size"]:
+def idct(coefficients: Float[Array, "*grid size"], block: tuple[int, ...]) -> Float[Array, "*grid size"]:
     """The inverse of ``dct``: the transform is orthonormal, so its transpose."""
-    return _transform(coefficients, layout, [dct_matrix(side).T for side in layout.block])
+    return _transform(coefficients, block, [dct_matrix(side).T for side in block])
 
 
-def _transform(chunks: Array, layout: Layout, matrices: list[np.ndarray]) -> Array:
+def _transform(blocks: Array, block: tuple[int, ...], matrices: list[np.ndarray]) -> Array:
     # The highest precision, since an accelerator's default would round the products to 10 bits.
     highest = jax.lax.Precision.HIGHEST
-    if len(layout.block) == 1:
-        return jnp.matmul(chunks, matrices[0].T, precision=highest)
-    blocks = chunks.reshape(layout.chunks, *layout.block)
-    along_rows = jnp.matmul(blocks, matrices[1].T, precision=highest)
-    return jnp.matmul(matrices[0], along_rows, precision=highest).reshape(layout.chunks, layout.size)
+    if len(block) == 1:
+        return jnp.matmul(blocks, matrices[0].T, precision=highest)
+    sides = blocks.reshape(-1, *block)
+    along_rows = jnp.matmul(sides, matrices[1].T, precision=highest)
+    return jnp.matmul(matrices[0], along_rows, precision=highest).reshape(blocks.shape)

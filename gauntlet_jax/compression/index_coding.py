@@ -36,33 +36,38 @@ def index_code(size: int, k: int) -> IndexCode:
     return IndexCode(low, bitmaps[low], math.ceil((k * low + bitmaps[low]) / 8))
 
 
-def pack_indices(indices: Int[Array, "chunks k"], size: int) -> UInt8[Array, "chunks bytes"]:
+def pack_indices(indices: Int[Array, "*grid k"], size: int) -> UInt8[Array, "*grid bytes"]:
     """Codes strictly increasing int32 indices below ``size``."""
-    chunks, k = indices.shape
+    grid, k = indices.shape[:-1], indices.shape[-1]
+    indices = indices.reshape(-1, k)
+    chunks = len(indices)
     low_bits, bitmap_bits, length = index_code(size, k)
     if length == 0:
-        return jnp.zeros((chunks, 0), jnp.uint8)
+        return jnp.zeros((*grid, 0), jnp.uint8)
     positions = (indices >> low_bits) + jnp.arange(k)
     bitmap = jnp.zeros((chunks, bitmap_bits), jnp.uint8)
     bitmap = bitmap.at[jnp.arange(chunks)[:, None], positions].set(1, unique_indices=True)
     low = (indices[:, :, None] >> jnp.arange(low_bits)) & 1
     bits = jnp.concatenate([bitmap, low.reshape(chunks, -1).astype(jnp.uint8)], axis=1)
-    return jnp.packbits(jnp.pad(bits, ((0, 0), (0, 8 * length - bits.shape[1]))), axis=1, bitorder="little")
+    padded = jnp.pad(bits, ((0, 0), (0, 8 * length - bits.shape[1])))
+    return jnp.packbits(padded, axis=1, bitorder="little").reshape(*grid, length)
 
 
 def unpack_indices(
-    packed: UInt8[Array, "chunks bytes"], size: int, k: int
-) -> tuple[Int[Array, "chunks k"], Bool[Array, ""]]:
+    packed: UInt8[Array, "*grid bytes"], size: int, k: int
+) -> tuple[Int[Array, "*grid k"], Bool[Array, ""]]:
     """Reads a stranger's code.
 
     Returns:
       ``(indices, well_formed)``: int32 indices, clipped to the block so that a bad code can be decoded without harm, and
       whether every block holds exactly one canonical code of k strictly increasing indices below ``size``.
     """
-    chunks = packed.shape[0]
+    grid = packed.shape[:-1]
     low_bits, bitmap_bits, length = index_code(size, k)
     if length == 0:
-        return jnp.broadcast_to(jnp.arange(k, dtype=jnp.int32), (chunks, k)), jnp.array(True)
+        return jnp.broadcast_to(jnp.arange(k, dtype=jnp.int32), (*grid, k)), jnp.array(True)
+    packed = packed.reshape(-1, length)
+    chunks = len(packed)
     bits = jnp.unpackbits(packed, axis=1, bitorder="little").astype(jnp.int32)
     bitmap, low, padding = jnp.split(bits, [bitmap_bits, bitmap_bits + k * low_bits], axis=1)
     # The i-th set bit stands where the count of set bits first exceeds i.
@@ -77,4 +82,4 @@ def unpack_indices(
         & jnp.all(indices[:, 1:] > indices[:, :-1])
         & jnp.all((indices >= 0) & (indices < size))
     )
-    return jnp.clip(indices, 0, size - 1), well_formed
+    return jnp.clip(indices, 0, size - 1).reshape(*grid, k), well_formed

@@ -6,30 +6,35 @@ from jaxtyping import Array, Float, Int
 
 
 def top_k(
-    chunks: Float[Array, "chunks size"], k: int
-) -> tuple[Int[Array, "chunks k"], Float[Array, "chunks k"]]:
+    blocks: Float[Array, "*grid size"], k: int
+) -> tuple[Int[Array, "*grid k"], Float[Array, "*grid k"]]:
     """The k entries of largest magnitude in each block, ties going to the smaller index.
 
     Args:
-      chunks: float32 (on CPU other types select twenty times slower).
+      blocks: float32 (on CPU other types select twenty times slower).
       k: 1 <= k <= size.
 
     Returns:
       ``(indices, values)``: int32 indices, strictly increasing in a block, and the entries there with their sign.
     """
-    size = chunks.shape[1]
+    size = blocks.shape[-1]
     if k == size:
-        return jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), chunks.shape), chunks
-    _, indices = jax.lax.top_k(jnp.abs(chunks), k)
-    indices = jnp.sort(indices.astype(jnp.int32), axis=1)
-    return indices, jnp.take_along_axis(chunks, indices, axis=1)
+        return jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), blocks.shape), blocks
+    _, indices = jax.lax.top_k(jnp.abs(blocks), k)
+    indices = jnp.sort(indices.astype(jnp.int32), axis=-1)
+    return indices, jnp.take_along_axis(blocks, indices, axis=-1)
 
 
 def scatter_add(
-    chunks: Float[Array, "chunks size"], indices: Int[Array, "chunks k"], values: Float[Array, "chunks k"]
-) -> Float[Array, "chunks size"]:
+    blocks: Float[Array, "*grid size"], indices: Int[Array, "*grid k"], values: Float[Array, "*grid k"]
+) -> Float[Array, "*grid size"]:
     """Adds ``values`` at ``indices`` of each block; the indices of a block must be strictly increasing."""
-    rows = jnp.arange(chunks.shape[0])[:, None]
-    return chunks.at[rows, indices].add(
-        values, indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds"
+    flat = blocks.reshape(-1, blocks.shape[-1])
+    rows = jnp.arange(flat.shape[0])[:, None]
+    added = flat.at[rows, indices.reshape(-1, indices.shape[-1])].add(
+        values.reshape(-1, values.shape[-1]),
+        indices_are_sorted=True,
+        unique_indices=True,
+        mode="promise_in_bounds",
     )
+    return added.reshape(blocks.shape)

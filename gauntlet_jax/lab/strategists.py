@@ -61,9 +61,9 @@ def data_of_all(turn: Turn, count: int, *, slots: Sequence[int], whole: bool) ->
 def retouched(turn: Turn, arrays: Arrays) -> Arrays:
     """The same pseudo-gradient with half of its values moved by one level: no duplicate, and worth as much."""
     generator = np.random.Philox(key=derive_int(b"retouched", turn.peer, turn.opening.round, bits=64))
-    codes = arrays["codes"]
+    codes = arrays["codes"]  # those of a block of nothing are all 0, and must stay so
     moved = np.random.Generator(generator).integers(0, 2, codes.shape, dtype=codes.dtype)
-    return {**arrays, "codes": codes ^ moved}
+    return {**arrays, "codes": np.where(codes > 1, codes ^ moved, codes)}
 
 
 def dealt(turn: Turn, gradient: Params, *, part: int, parts: int) -> Params:

@@ -1,7 +1,7 @@
 """The update of a round from the artifacts of its top-G: made by validators, and made again by everybody who follows."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,28 +9,46 @@ import numpy as np
 from gauntlet_jax.types import Params, PseudoGradient
 
 
+class CombineSteps(NamedTuple):
+    """The compiled pieces of an aggregator (see ``compression.Aggregator``).
+
+    Attributes:
+      measure: ``pseudo_gradient -> measure``; None where a peer's scale does not depend on the others.
+      scales: ``(measures, weights) -> scales``.
+      start: ``() -> sum``.
+      add: ``(sum, pseudo_gradient, scale) -> sum``; the old sum is donated.
+      finish: ``sum -> update``.
+    """
+
+    measure: Callable[[PseudoGradient], Any] | None
+    scales: Callable[[Any, np.ndarray], Any]
+    start: Callable[[], Any]
+    add: Callable[[Any, PseudoGradient, Any], Any]
+    finish: Callable[[Any], Params]
+
+
 def combine_sent(
-    combine: Callable[[Any, np.ndarray], Params],
-    sent: Sequence[PseudoGradient],
-    *,
-    divisor: int,
-    places: int,
-    nothing: PseudoGradient,
+    steps: CombineSteps, sent: Sequence[Callable[[], PseudoGradient]], *, divisor: int, places: int
 ) -> Params:
     """The update of some pseudo-gradients in the order given, each with the weight 1/divisor.
 
     Args:
-      combine: ``(stack, weights) -> update``, compiled.
-      sent: at most ``places``, by slot.
+      steps: compiled functions.
+      sent: at most ``places`` of them, by slot; each is asked for when it is its turn, so that one is held at a time.
       divisor: G, or the number of peers where all are combined.
-      places: entries of the stack; it is filled up to them, so that it compiles once (with a weight of 0 the filler adds
-        nothing).
-      nothing: the filler.
+      places: rows of measures; they are filled up to it with zeros of no weight, so that this compiles once.
 
     Returns:
       float32 tensors shaped like the parameters, all zero where nothing was sent.
     """
     weights = np.zeros(places, np.float32)
     weights[: len(sent)] = 1 / divisor
-    filler = [nothing] * (places - len(sent))
-    return combine(jax.tree.map(lambda *leaves: np.stack(leaves), *sent, *filler), weights)
+    scales: Any = weights
+    if steps.measure is not None and sent:
+        measured = jax.device_get([steps.measure(get()) for get in sent])
+        rows = jax.tree.map(lambda *leaves: np.resize(np.stack(leaves), (places,)), *measured)
+        scales = steps.scales(rows, weights)
+    total = steps.start()
+    for number, get in enumerate(sent):
+        total = steps.add(total, get(), jax.tree.map(lambda leaf, at=number: leaf[at], scales))
+    return steps.finish(total)

@@ -382,17 +382,11 @@ class Inspector:
         return None
 
 
-def nothing_sent(schema: Schema, unpack: Callable[..., tuple[PseudoGradient, Any]]) -> PseudoGradient:
-    """A pseudo-gradient of zeros, which stands where nobody sent one."""
-    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in schema.items() if name != PROBE}
-    return unpack(arrays)[0]
-
-
 def wide_indices(fmt: Format, sent: PseudoGradient) -> np.ndarray | None:
-    """The indices of the blocks of which at most an eighth is sent: int32[chunks, k], or None without such blocks."""
+    """The indices of the blocks of which at most an eighth is sent: int32[blocks, k], or None without such blocks."""
     leaves = jax.tree.leaves(sent, is_leaf=lambda node: isinstance(node, SparseTensor))
     wide = [
-        np.asarray(leaf.indices)
+        np.asarray(leaf.indices).reshape(-1, fmt.k)
         for layout, leaf in zip(fmt.leaves(), leaves, strict=True)
         if 8 * fmt.k <= layout.size
     ]

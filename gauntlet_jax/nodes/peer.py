@@ -129,13 +129,13 @@ class PeerSteps(NamedTuple):
     Attributes:
       training: local work (see ``training.train_step``).
       init: ``params -> residual``.
-      encode: ``(residual, gradient) -> (arrays, residual)``; the residual is donated.
+      encode: ``(residual, gradient) -> (an artifact's arrays, residual)``; the residual is donated.
       probe: ``(params, key) -> probe``.
     """
 
     training: LocalTraining
     init: Callable[[Params], Any]
-    encode: Callable[[Any, Params], tuple[Mapping[str, Array], Any]]
+    encode: Callable[[Any, Params], tuple[Arrays, Any]]
     probe: Callable[[Params, Array], Array]
 
 
@@ -228,9 +228,9 @@ class Peer:
         declared = behavior.batches * self._batch
         batches = self._batches_of(behavior.data(turn, declared))
         gradient, training = steps.training.run(seen, self.state["training"], batches)
-        packed, residual = steps.encode(self.state["residual"], behavior.gradient(turn, gradient))
+        encoded, residual = steps.encode(self.state["residual"], behavior.gradient(turn, gradient))
         self.state = {"residual": residual, "training": training, "memory": memory}
-        arrays = behavior.artifact(turn, {name: np.asarray(array) for name, array in packed.items()})
+        arrays = behavior.artifact(turn, encoded)
         shown = behavior.probe(seen, params)
         probe = np.asarray(steps.probe(shown, probe_key(opening.beacon, self.name)))
         return Contribution(turn, arrays, probe, declared, self._salt(opening))

@@ -4,6 +4,7 @@ It makes the update again from the artifacts that the record names, in the recor
 changed, or this hardware rounds otherwise, it takes the update's published signs: theta - alpha * (+-1) is exact everywhere.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gauntlet_jax.nodes.aggregation import combine_sent
-from gauntlet_jax.nodes.inspection import Member, nothing_sent
+from gauntlet_jax.nodes.aggregation import CombineSteps, combine_sent
+from gauntlet_jax.nodes.inspection import Member
 from gauntlet_jax.nodes.peer import artifact_key
 from gauntlet_jax.nodes.published_record import PublishedRecord
 from gauntlet_jax.storage.artifact import (
@@ -45,12 +46,12 @@ class ReplicaSteps(NamedTuple):
 
     Attributes:
       inspect: ``arrays -> (pseudo_gradient, well_formed)``.
-      combine: ``(stack, weights) -> update``.
+      combine: the pieces of the aggregator.
       apply: ``(params, update, alpha) -> params``; the old ones are donated.
     """
 
     inspect: Callable[..., tuple[PseudoGradient, Any]]
-    combine: Callable[..., Params]
+    combine: CombineSteps
     apply: Callable[..., Params]
 
 
@@ -92,7 +93,6 @@ class Replica:
         self._top_g = top_g
         self._max_declared = max_declared
         self._say = say
-        self._nothing = nothing_sent(schema, steps.inspect)
 
     @property
     def parameters(self) -> int:
@@ -134,10 +134,9 @@ class Replica:
         if sent is not None:
             update = combine_sent(
                 self._steps.combine,
-                sent,
+                [functools.partial(self._unpack, arrays) for arrays in sent],
                 divisor=self._top_g,
                 places=self._top_g,
-                nothing=self._nothing,
             )
             found = self._apply(update, record.learning_rate)
             if params_digest(found) == record.params_digest:
@@ -177,8 +176,8 @@ class Replica:
         published: PublishedRecord,
         members: Mapping[PeerId, Member],
         buckets: Sequence[ReadableBucket],
-    ) -> list[PseudoGradient] | None:
-        """The pseudo-gradients of the record's top-G, by slot; None if one cannot be had as it was judged."""
+    ) -> list[Mapping[str, np.ndarray]] | None:
+        """The artifacts of the record's top-G, by slot; None if one cannot be had as it was judged."""
         sent = []
         for peer in published.record.peers:
             if not peer.aggregated:
@@ -193,8 +192,8 @@ class Replica:
 
     def _artifact(
         self, member: Member, digest: str | None, buckets: Sequence[ReadableBucket]
-    ) -> PseudoGradient | None:
-        """A peer's pseudo-gradient of a digest: from a validator's copy, which nobody can make slow or change for all, or else
+    ) -> Mapping[str, np.ndarray] | None:
+        """A peer's artifact of a digest: from a validator's copy, which nobody can make slow or change for all, or else
         from its own bucket."""
         places = [(bucket, copy_key(self.round, member.name)) for bucket in buckets]
         for bucket, key in [*places, (member.bucket, artifact_key(self.round))]:
@@ -213,9 +212,11 @@ class Replica:
                 continue
             arrays = {name: array for name, array in received.arrays.items() if name != PROBE}
             if payload_digest(arrays) == digest:
-                pseudo_gradient, well_formed = self._steps.inspect(arrays)
-                return pseudo_gradient if well_formed else None
+                return arrays if self._steps.inspect(arrays)[1] else None
         return None
+
+    def _unpack(self, arrays: Mapping[str, np.ndarray]) -> PseudoGradient:
+        return self._steps.inspect(arrays)[0]
 
     def _signs(self, published: PublishedRecord, buckets: Sequence[ReadableBucket]) -> Params | None:
         """The published signs of the update, shaped like the parameters."""

@@ -14,7 +14,7 @@ from gauntlet_jax.nodes.panel import Decision, Panel
 from gauntlet_jax.nodes.peer import Contribution, Opening, Peer
 from gauntlet_jax.nodes.record import RoundRecord, digest_of
 from gauntlet_jax.nodes.settlement import paid
-from gauntlet_jax.nodes.stopwatch import Step, Stopwatch, compile_all
+from gauntlet_jax.nodes.stopwatch import Stopwatch, Work, compile_all
 from gauntlet_jax.nodes.summary import peer_summary, validator_summary
 from gauntlet_jax.rewards.ledger import Epoch
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
@@ -86,7 +86,7 @@ class Simulation:
         baseline: Baseline | None,
         sizes: Sizes,
         stopwatch: Stopwatch,
-        to_compile: Sequence[tuple[Step, tuple[Any, ...]]],
+        to_compile: Sequence[Work],
     ):
         """Puts the nodes together; every argument is one that the field passes too, or a manual stand-in of it."""
         self.name = name

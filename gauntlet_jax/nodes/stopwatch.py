@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -40,17 +40,20 @@ class Step:
     """A jitted function, compiled ahead once for each kind of arguments, that waits for its results.
 
     Waiting costs little on one device, and is what makes the account honest.
+
+    Attributes:
+      function: the jitted function itself.
     """
 
     def __init__(self, stopwatch: Stopwatch, kind: str, jitted: Any):
+        self.function = jitted
         self._stopwatch = stopwatch
         self._kind = kind
-        self._jitted = jitted
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def compile(self, *arguments: Any) -> None:
         """Compiles for arguments of these shapes (arrays or ``jax.ShapeDtypeStruct``)."""
-        self._compiled[_key(arguments)] = self._jitted.lower(*arguments).compile()
+        self._compiled[_key(arguments)] = self.function.lower(*arguments).compile()
 
     def __call__(self, *arguments: Any) -> Any:
         """Runs the step; every leaf of the arguments must be an array or numpy scalar."""
@@ -62,12 +65,24 @@ class Step:
             return jax.block_until_ready(self._compiled[key](*arguments))
 
 
-def compile_all(
-    stopwatch: Stopwatch, work: Sequence[tuple[Step, tuple[Any, ...]]], *, threads: int = 2
-) -> None:
+class Work(NamedTuple):
+    """A large step, with the arguments that it is called with.
+
+    Attributes:
+      name: what it does, in a word or two.
+      step: the ``Step``.
+      arguments: arrays, or shapes and where they lie.
+    """
+
+    name: str
+    step: Any
+    arguments: tuple[Any, ...]
+
+
+def compile_all(stopwatch: Stopwatch, work: Sequence[Work], *, threads: int = 2) -> None:
     """Compiles steps for the arguments given, side by side (the compiler lets go of the interpreter)."""
     with stopwatch.measure("compile"), ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(step.compile, *arguments) for step, arguments in work]:
+        for done in [pool.submit(one.step.compile, *one.arguments) for one in work]:
             done.result()
 
 

@@ -3,6 +3,7 @@
 One method a stage, in the order of a round; every formula is called, none is written here.
 """
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,9 @@ import numpy as np
 
 from gauntlet_jax import scoring
 from gauntlet_jax.compression import Format
-from gauntlet_jax.nodes.aggregation import combine_sent
+from gauntlet_jax.nodes.aggregation import CombineSteps, combine_sent
 from gauntlet_jax.nodes.beacon import derive_int
-from gauntlet_jax.nodes.inspection import Inspector, Member, Seen, nothing_sent, wide_indices
+from gauntlet_jax.nodes.inspection import Inspector, Member, Seen, wide_indices
 from gauntlet_jax.nodes.memory import RANDOM, Memory
 from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.primary_evaluation import Evaluation
@@ -36,7 +37,7 @@ class ValidatorSteps(NamedTuple):
       evaluate: one peer's scores (see ``training.eval_step.make_evaluation``).
       overlap: ``(indices[peers, chunks, k], valid[peers]) -> share of common indices [peers, peers]``.
       rate: ``(rating, ranks, played) -> rating``, one match.
-      combine: ``(stack, weights) -> update``.
+      combine: the pieces of the aggregator.
     """
 
     inspect: Callable[..., tuple[PseudoGradient, Any]]
@@ -45,7 +46,7 @@ class ValidatorSteps(NamedTuple):
     evaluate: Callable[..., dict[str, Any]]
     overlap: Callable[..., Any]
     rate: Callable[..., scoring.Rating]
-    combine: Callable[..., Params]
+    combine: CombineSteps
 
 
 class Verdict(NamedTuple):
@@ -128,7 +129,6 @@ class Validator:
             readers=readers,
             wait_seconds=wait_seconds,
         )
-        self._nothing = nothing_sent(schema, steps.inspect)
         self._rules = rules
         self._rewards = rewards
         self._steps = steps
@@ -362,10 +362,9 @@ class Validator:
         """The update of the chosen peers in the order of their slots."""
         return combine_sent(
             self._steps.combine,
-            [self._inspector.sent(int(slot)) for slot in np.flatnonzero(chosen)],
+            [functools.partial(self._inspector.sent, int(slot)) for slot in np.flatnonzero(chosen)],
             divisor=divisor,
             places=places,
-            nothing=self._nothing,
         )
 
     def _proof(self, history: PeerHistory) -> float:

@@ -60,7 +60,7 @@ __all__ = [
     "write_copy",
 ]
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the artifact's format, apart from the package's; another one is refused."""
 
 MAX_MANIFEST_BYTES = 64 * 1024

@@ -40,14 +40,7 @@ class AdamW:
             return optax.apply_updates(params, updates), state
 
         p = shardings.params
-        # jit(init) would lose the placement of the moments: they lie where their parameters lie.
-        s = optax.tree_utils.tree_map_params(
-            optimizer,
-            lambda _, placement: placement,
-            jax.eval_shape(optimizer.init, params),
-            p,
-            transform_non_params=lambda _: shardings.replicated,
-        )
+        s = shardings.of_optimizer(optimizer, params)
         self._step = compile_step(
             jax.jit(step, in_shardings=(p, s, p), out_shardings=(p, s), donate_argnums=(0, 1))
         )

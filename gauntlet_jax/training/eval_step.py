@@ -45,7 +45,7 @@ def make_evaluation(
         return score_all(inputs, scores)
 
     p, b, r = shardings.params, shardings.batch, shardings.replicated
-    return jax.jit(evaluate, in_shardings=(p, r, None, b, b, r, r), out_shardings=r)
+    return jax.jit(evaluate, in_shardings=(p, p, None, b, b, r, r), out_shardings=r)
 
 
 def make_loss(loss_fn: LossFn, shardings: Shardings) -> Callable[[Params, Batch], Float[Array, ""]]:

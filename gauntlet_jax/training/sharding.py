@@ -1,12 +1,13 @@
 """Where parameters and batches live: a (data, fsdp, tensor) mesh, of which one device is the 1x1x1 case."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gauntlet_jax.compression.chunking import block_side
+from gauntlet_jax.compression.chunking import block_side, layout_of
 from gauntlet_jax.types import Params
 
 AXES = ("data", "fsdp", "tensor")
@@ -19,14 +20,54 @@ class Shardings(NamedTuple):
     """Placements on one mesh.
 
     Attributes:
-      params: a pytree of ``NamedSharding`` shaped like the parameters.
+      mesh: the devices.
+      params: a pytree of ``NamedSharding`` shaped like the parameters. Blocks lie like the parameters that they are cut from, so this is
+        also where residuals, pseudo-gradients and sums of them lie.
       batch: sequences over the data and fsdp axes.
       replicated: the same value everywhere.
     """
 
+    mesh: Mesh
     params: Any
     batch: NamedSharding
     replicated: NamedSharding
+
+    @property
+    def specs(self) -> Any:
+        """The partition of every tensor: ``params`` without the mesh."""
+        return jax.tree.map(lambda sharding: sharding.spec, self.params)
+
+    @property
+    def cuts(self) -> Any:
+        """The names of the mesh axes that every tensor is cut over, shaped like the parameters."""
+        return jax.tree.map(
+            lambda sharding: tuple(name for name in sharding.spec if name is not None), self.params
+        )
+
+    def per_shard(
+        self, function: Callable[..., Any], *, inputs: tuple[Any, ...], outputs: Any
+    ) -> Callable[..., Any]:
+        """A function that every device applies to its own pieces: nothing is said between devices but what it says itself.
+
+        Args:
+          function: of pieces of arrays.
+          inputs: a partition, or a tree of them, for each argument.
+          outputs: the same for what it returns.
+        """
+        return jax.shard_map(function, mesh=self.mesh, in_specs=inputs, out_specs=outputs)
+
+    def of_optimizer(self, optimizer: optax.GradientTransformation, params: Params) -> Any:
+        """Where an optimizer's state lies: what belongs to a parameter where that lies, the rest everywhere.
+
+        ``jit(optimizer.init)`` alone would lose the placement.
+        """
+        return optax.tree_utils.tree_map_params(
+            optimizer,
+            lambda _, placement: placement,
+            jax.eval_shape(optimizer.init, params),
+            self.params,
+            transform_non_params=lambda _: self.replicated,
+        )
 
 
 def make_mesh(
@@ -52,7 +93,7 @@ def make_mesh(
     )
 
 
-def make_shardings(mesh: Mesh, params: Params, *, stacked: Any | None = None) -> Shardings:
+def make_shardings(mesh: Mesh, params: Params, *, stacked: Any | None = None, parts: int = 1) -> Shardings:
     """Placements for a model.
 
     A matrix is split over ``fsdp`` along one axis and over ``tensor`` along the other. An axis is only cut at multiples of
@@ -63,30 +104,43 @@ def make_shardings(mesh: Mesh, params: Params, *, stacked: Any | None = None) ->
       mesh: from ``make_mesh``.
       params: arrays or shapes.
       stacked: leading layer axes of each tensor (never split), as in ``compression.chunking.layouts_of``.
+      parts: what artifacts are dealt out into. With several, ``fsdp`` cuts a tensor where it is dealt out and nowhere else, so that a host
+        along ``fsdp`` holds whole parts.
     """
     stacked = jax.tree.map(lambda leaf: max(0, len(leaf.shape) - 2), params) if stacked is None else stacked
 
     def place(path: tuple[Any, ...], leaf: Any, stack: int) -> NamedSharding:
         names = {getattr(entry, "key", None) for entry in path}
         wanted = ("tensor", "fsdp") if names & _ROW_PARALLEL else ("fsdp", "tensor")
-        return NamedSharding(mesh, _partition(mesh, tuple(leaf.shape), stack, wanted))
+        shape = tuple(leaf.shape)
+        cut = layout_of(shape, stack=stack).cut_axis(parts)
+        allowed = (stack, stack + 1) if parts == 1 else () if cut is None else (cut,)
+        return NamedSharding(mesh, _partition(mesh, shape, stack, wanted, fsdp=allowed))
 
     return Shardings(
+        mesh=mesh,
         params=jax.tree_util.tree_map_with_path(place, params, stacked),
         batch=NamedSharding(mesh, PartitionSpec(("data", "fsdp"))),
         replicated=NamedSharding(mesh, PartitionSpec()),
     )
 
 
-def _partition(mesh: Mesh, shape: tuple[int, ...], stack: int, wanted: tuple[str, str]) -> PartitionSpec:
+def _partition(
+    mesh: Mesh, shape: tuple[int, ...], stack: int, wanted: tuple[str, str], *, fsdp: tuple[int, ...]
+) -> PartitionSpec:
     if len(shape) - stack != 2:
         return PartitionSpec()
 
     def fits(axis: int, name: str) -> bool:
-        return shape[axis] % (mesh.shape[name] * block_side(shape[axis])) == 0
+        return shape[axis] % (mesh.shape[name] * block_side(shape[axis])) == 0 and (
+            name != "fsdp" or axis in fsdp
+        )
 
     names: list[str | None] = [None] * len(shape)
-    for axis, name in zip((stack, stack + 1), wanted, strict=True):
+    pairs = list(zip((stack, stack + 1), wanted, strict=True))
+    if len(fsdp) == 1:
+        pairs.sort(key=lambda pair: pair[1] != "fsdp")  # it has no choice, so it chooses first
+    for axis, name in pairs:
         if mesh.shape[name] == 1:
             continue  # cuts nothing, and would keep the other name from this axis
         other = 2 * stack + 1 - axis

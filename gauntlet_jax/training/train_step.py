@@ -68,13 +68,19 @@ def gradient_training(steps: GradientSteps) -> LocalTraining:
 
 
 def inner_training(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, shardings: Shardings, *, steps: int
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    shardings: Shardings,
+    *,
+    steps: int,
 ) -> LocalTraining:
     """SparseLoCo's local work: Delta = theta_0 - theta_H after H inner steps, the optimizer's state kept between rounds.
 
     Args:
       loss_fn: the model's loss.
       optimizer: the inner optimizer, such as ``optax.adamw``.
+      params: arrays or shapes of the model.
       shardings: placements of parameters and batches.
       steps: H; each batch is cut into H equal parts along its first axis, one a step. With several batches a step takes
         its part of all of them.
@@ -93,8 +99,11 @@ def inner_training(
         (final, state), _ = jax.lax.scan(step, (params, state), jax.tree.map(cut, *batches))
         return jax.tree.map(jnp.subtract, params, final), state
 
-    jitted = jax.jit(run, in_shardings=(shardings.params, None, shardings.batch), donate_argnums=1)
-    return LocalTraining(optimizer.init, jitted)
+    p, s = shardings.params, shardings.of_optimizer(optimizer, params)
+    return LocalTraining(
+        jax.jit(optimizer.init, out_shardings=s),
+        jax.jit(run, in_shardings=(p, s, shardings.batch), out_shardings=(p, s), donate_argnums=1),
+    )
 
 
 def apply_step(shardings: Shardings) -> Callable[[Params, Params, Array], Params]:

@@ -19,7 +19,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2] / "configs"))
 from quickstart import get_config
 
-from gauntlet_jax.build.parts import Data, Steps, make_task, read_corpus
+from gauntlet_jax.build.parts import Data, read_corpus
+from gauntlet_jax.build.steps import Steps
+from gauntlet_jax.build.task import make_task
 from gauntlet_jax.nodes.beacon import derive
 from gauntlet_jax.nodes.inspection import Inspector, Member
 from gauntlet_jax.nodes.peer import Opening, artifact_key, probe_key

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from gauntlet_jax.build import audit as building
-from gauntlet_jax.build.parts import Steps, make_task, read_corpus
+from gauntlet_jax.build.parts import read_corpus
+from gauntlet_jax.build.steps import Steps
+from gauntlet_jax.build.task import make_task
 from gauntlet_jax.cli import main, run_folder
 from gauntlet_jax.config import Config
 from gauntlet_jax.nodes.record import PeerRecord, RoundRecord, ValidatorRecord

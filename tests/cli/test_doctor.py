@@ -200,7 +200,7 @@ def test_needs_are_those_of_the_real_arrays(config, method):
     state = compressor.init(params)
     sent, _ = compressor.update(state, jax.tree.map(lambda leaf: leaf + 1.0, params))
     arrays = {
-        **compression.pack(compressor.format, sent),
+        "packed": compression.pack(compressor.format, sent),
         "probe": scoring.take_probe(params, jax.random.key(0)),
     }
 

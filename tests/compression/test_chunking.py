@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from gauntlet_jax.compression.chunking import (
     Layout,
     block_side,
-    from_chunks,
+    from_blocks,
     is_layout,
     layout_of,
     layouts_of,
-    to_chunks,
+    to_blocks,
 )
 
 
@@ -62,6 +62,7 @@ def test_layout_table(shape, stack, expected):
     layout = layout_of(shape, stack=stack)
     assert layout == expected
     assert layout.chunks * layout.size == np.prod(shape, dtype=int)
+    assert layout.chunks == np.prod(layout.grid) and len(layout.grid) == layout.stack + len(layout.block)
 
 
 def test_shapes_without_a_layout_are_refused():
@@ -111,17 +112,17 @@ def cut_by_hand(tensor, layout):
 def test_the_order_of_blocks_and_the_inverse(shape, stack, largest):
     layout = layout_of(shape, stack=stack, largest=largest)
     tensor = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    chunks = to_chunks(jnp.asarray(tensor), layout)
-    assert chunks.shape == (layout.chunks, layout.size)
-    np.testing.assert_array_equal(chunks, cut_by_hand(tensor, layout))
-    np.testing.assert_array_equal(from_chunks(chunks, layout), tensor)
+    blocks = to_blocks(jnp.asarray(tensor), layout)
+    assert blocks.shape == (*layout.grid, layout.size)
+    np.testing.assert_array_equal(blocks.reshape(-1, layout.size), cut_by_hand(tensor, layout))
+    np.testing.assert_array_equal(from_blocks(blocks, layout), tensor)
 
 
 def test_a_stack_is_its_layers_one_after_another():
     layers = np.random.default_rng(0).normal(size=(3, 6, 8)).astype(np.float32)
     layout, alone = layout_of((3, 6, 8), largest=4), layout_of((6, 8), largest=4)
-    each = np.concatenate([to_chunks(jnp.asarray(layer), alone) for layer in layers])
-    np.testing.assert_array_equal(to_chunks(jnp.asarray(layers), layout), each)
+    each = np.stack([to_blocks(jnp.asarray(layer), alone) for layer in layers])
+    np.testing.assert_array_equal(to_blocks(jnp.asarray(layers), layout), each)
 
 
 @settings(max_examples=20, deadline=None)
@@ -129,5 +130,32 @@ def test_a_stack_is_its_layers_one_after_another():
 def test_any_tensor_comes_back(shape, largest):
     layout = layout_of(tuple(shape), largest=largest)
     tensor = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    chunks = to_chunks(jnp.asarray(tensor), layout)
-    np.testing.assert_array_equal(from_chunks(chunks, layout), tensor)
+    blocks = to_blocks(jnp.asarray(tensor), layout)
+    np.testing.assert_array_equal(from_blocks(blocks, layout), tensor)
+
+
+def test_a_piece_cut_between_blocks_is_cut_like_the_whole():
+    layout = layout_of((3, 12, 8), largest=2)
+    tensor = np.random.default_rng(0).normal(size=(3, 12, 8)).astype(np.float32)
+    whole = np.asarray(to_blocks(jnp.asarray(tensor), layout))
+    piece = to_blocks(jnp.asarray(tensor[:, 4:10, 2:4]), layout)
+    np.testing.assert_array_equal(piece, whole[:, 2:5, 1:2])
+    np.testing.assert_array_equal(from_blocks(piece, layout), tensor[:, 4:10, 2:4])
+
+
+@pytest.mark.parametrize(
+    ("shape", "stack", "parts", "axis"),
+    [
+        ((256, 512), 0, 1, None),
+        ((256, 512), 0, 4, 1),  # 4 and 8 blocks: the axis with more
+        ((512, 512), 0, 4, 0),  # the first of equals
+        ((128, 512), 0, 8, 1),
+        ((3, 128, 192), 1, 2, 1),  # three blocks cannot be halved
+        ((192, 192), 0, 2, None),
+        ((4, 512), 1, 4, None),  # a stack of vectors
+        ((512,), 0, 2, None),
+        ((262_208, 8192), 0, 64, 1),  # 4097 blocks of 64
+    ],
+)
+def test_the_axis_along_which_a_tensor_is_dealt_out(shape, stack, parts, axis):
+    assert layout_of(shape, stack=stack).cut_axis(parts) == axis

@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from gauntlet_jax.compression.chunking import from_chunks, layout_of, to_chunks
+from gauntlet_jax.compression.chunking import from_blocks, layout_of, to_blocks
 from gauntlet_jax.compression.dct import dct, dct_matrix, idct
 
 
 def blocks_of(shape, seed=0):
     layout = layout_of(shape)
     tensor = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-    return layout, to_chunks(jnp.asarray(tensor), layout)
+    return layout, to_blocks(jnp.asarray(tensor), layout)
 
 
 def test_two_points_by_hand():
@@ -58,5 +58,5 @@ def test_one_coefficient_is_a_wave_in_its_own_block():
     expected = np.zeros((6, 8), np.float32)
     expected[:3, 4:] = wave
     np.testing.assert_allclose(
-        from_chunks(idct(jnp.asarray(coefficients), layout), layout), expected, atol=1e-6
+        from_blocks(idct(jnp.asarray(coefficients), layout), layout), expected, atol=1e-6
     )

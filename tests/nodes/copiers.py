@@ -14,6 +14,7 @@ import numpy as np
 
 from gauntlet_jax import compression
 from gauntlet_jax.nodes.attacks import HONEST
+from gauntlet_jax.nodes.payload import Payload
 from gauntlet_jax.nodes.peer import Arrays, Behavior, Contribution, Peer, Turn, artifact_key
 from gauntlet_jax.storage import signed_json
 from gauntlet_jax.storage.artifact import manifest_key
@@ -26,26 +27,32 @@ class Mixer:
     """Adds pseudo-gradients up, each at the same length, and encodes the sum, as a copier's own software would."""
 
     def __init__(self) -> None:
+        self._payload: Any = None
         self._decode: Any = None
         self._encode: Any = None
 
     def learn(self, compressor: compression.Compressor, params: Any) -> None:
         """The run's compressor and parameters, once they are known."""
 
-        def decode(arrays: Mapping[str, jax.Array]) -> Any:
-            dense = compressor.decode(compression.unpack(compressor.format, arrays)[0])
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
+        self._payload = Payload(compressor.format, shardings)
+
+        def decode(packed: Any) -> Any:
+            dense = compressor.decode(compression.unpack(compressor.format, packed)[0])
             norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(dense)))
             return jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-12), dense)
 
-        def encode(dense: Any) -> dict[str, jax.Array]:
+        def encode(dense: Any) -> Any:
             return compression.pack(compressor.format, compressor.update(compressor.init(params), dense)[0])
 
         self._decode, self._encode = jax.jit(decode), jax.jit(encode)
 
     def mix(self, parts: list[Arrays]) -> Arrays:
         """One artifact of the sum of some."""
-        total = jax.tree.map(lambda *leaves: sum(leaves), *[self._decode(dict(part)) for part in parts])
-        return {name: np.asarray(array) for name, array in self._encode(total).items()}
+        total = jax.tree.map(
+            lambda *leaves: sum(leaves), *[self._decode(self._payload.packed(part)) for part in parts]
+        )
+        return self._payload.arrays(self._encode(total))
 
 
 def one_sequence(turn: Turn, count: int) -> np.ndarray:
@@ -68,7 +75,8 @@ def with_noise(turn: Turn, arrays: Arrays) -> Arrays:
     copied = dict(best_of_the_round_before(turn, arrays))
     generator = np.random.default_rng(turn.opening.round)
     flips = generator.integers(0, 4, copied["codes"].shape).astype(copied["codes"].dtype)
-    return {**copied, "codes": copied["codes"] ^ flips}
+    codes = copied["codes"]  # those of a block of nothing are all 0, and must stay so
+    return {**copied, "codes": np.where(codes > 3, codes ^ flips, codes)}
 
 
 def behaviors(mixer: Mixer) -> Mapping[str, Behavior]:

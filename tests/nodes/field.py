@@ -7,7 +7,9 @@ from typing import Any
 from local_ledger import LocalLedger
 
 from gauntlet_jax.build import processes
-from gauntlet_jax.build.parts import Steps, make_task, read_corpus
+from gauntlet_jax.build.parts import read_corpus
+from gauntlet_jax.build.steps import Steps
+from gauntlet_jax.build.task import make_task
 from gauntlet_jax.config import Config
 from gauntlet_jax.nodes.beacon import derive
 from gauntlet_jax.nodes.clock import ManualClock

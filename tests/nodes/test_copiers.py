@@ -7,7 +7,8 @@ import copiers
 import pytest
 
 from gauntlet_jax.build import build_simulation
-from gauntlet_jax.build.parts import make_task, read_corpus
+from gauntlet_jax.build.parts import read_corpus
+from gauntlet_jax.build.task import make_task
 from gauntlet_jax.config import PeerConfig
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.rewards.rules import RewardRules

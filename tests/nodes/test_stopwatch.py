@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gauntlet_jax.nodes.stopwatch import Stopwatch, compile_all
+from gauntlet_jax.nodes.stopwatch import Stopwatch, Work, compile_all
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_compiling_is_counted_apart_and_once(ticking: Stopwatch):
 def test_what_is_compiled_ahead_is_not_compiled_again(ticking: Stopwatch):
     step = ticking.step("encode", jax.jit(lambda tree: jax.tree.map(jnp.sum, tree)))
     shape = jax.ShapeDtypeStruct((3,), jnp.float32)
-    compile_all(ticking, [(step, ({"a": shape},)), (step, ({"a": shape, "b": shape},))])
+    compile_all(ticking, [Work("one", step, ({"a": shape},)), Work("two", step, ({"a": shape, "b": shape},))])
     assert dict(ticking.seconds) == {"compile": 1}
     step({"a": np.ones(3, np.float32)})
     assert dict(ticking.seconds) == {"compile": 1, "encode": 1}
@@ -36,7 +36,7 @@ def test_what_is_compiled_ahead_is_not_compiled_again(ticking: Stopwatch):
 def test_an_error_while_compiling_ahead_is_raised(ticking: Stopwatch):
     step = ticking.step("train", jax.jit(lambda x: x.reshape(5)))
     with pytest.raises(TypeError, match="reshape"):
-        compile_all(ticking, [(step, (jax.ShapeDtypeStruct((3,), jnp.float32),))])
+        compile_all(ticking, [Work("one", step, (jax.ShapeDtypeStruct((3,), jnp.float32),))])
 
 
 def test_kinds_add_up(ticking: Stopwatch):

@@ -77,7 +77,7 @@ def test_gradient_training_keeps_no_state():
 
 
 def test_one_inner_step_of_sgd_is_the_gradient_times_its_rate():
-    training, params = inner_training(loss_fn, optax.sgd(0.1), shardings(), steps=1), fresh()
+    training, params = inner_training(loss_fn, optax.sgd(0.1), fresh(), shardings(), steps=1), fresh()
     delta, _ = training.run(params, training.init(params), [batch(1), batch(2)])
     expected = hand_gradient(params, join(batch(1), batch(2)))
     assert_close(delta, {name: 0.1 * leaf for name, leaf in expected.items()}, rtol=1e-4)
@@ -86,7 +86,7 @@ def test_one_inner_step_of_sgd_is_the_gradient_times_its_rate():
 
 def test_inner_steps_take_their_part_of_every_batch_and_keep_the_optimizers_state():
     optimizer, h = optax.adam(0.01), 4
-    training, params = inner_training(loss_fn, optimizer, shardings(), steps=h), fresh()
+    training, params = inner_training(loss_fn, optimizer, fresh(), shardings(), steps=h), fresh()
     state, own = training.init(params), optimizer.init(params)
     for t in range(2):
         batches = [batch(2 * t), batch(2 * t + 1)]

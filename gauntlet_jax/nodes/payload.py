@@ -1,0 +1,225 @@
+"""Between the packed blocks on a node's devices and the arrays of an artifact.
+
+An artifact holds the packed blocks of all tensors one after another, in the order of ``jax.tree.leaves``, as three arrays: ``indices``,
+``codes`` and ``scales``. Cut into parts it holds such three for each part, ``indices_0`` and so on: every tensor is dealt out along one of its
+axes (one that does not divide is of part 0), so that each host of a node writes and reads the parts that its own devices hold, and no
+host the whole.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gauntlet_jax.compression import Format, PackedTensor, packed_shapes
+from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
+
+
+class _Leaf(NamedTuple):
+    """One tensor: what is packed of it, where it lies, and the axis of its grid that is dealt out into parts."""
+
+    shapes: PackedTensor
+    sharding: jax.sharding.Sharding
+    axis: int | None
+
+
+class Payload:
+    """The arrays of one format's artifacts.
+
+    Attributes:
+      schema: all arrays by name.
+      reads: the names of those that this process needs: all of them, where a node is one process.
+      writes: the names of those that it writes; each array is written by one process of a node.
+    """
+
+    def __init__(self, fmt: Format, shardings: Any, *, parts: int = 1):
+        """The payload of a format.
+
+        Args:
+          fmt: the agreed format.
+          shardings: where the parameters lie, shaped like them.
+          parts: agreed, too.
+
+        Raises:
+          ValueError: a part lies on several hosts.
+        """
+        self._parts = parts
+        self._structure = jax.tree.structure(shardings)
+        packed = jax.tree.leaves(packed_shapes(fmt), is_leaf=lambda node: isinstance(node, PackedTensor))
+        self._leaves = [
+            _Leaf(shapes, sharding, layout.cut_axis(parts))
+            for shapes, sharding, layout in zip(packed, jax.tree.leaves(shardings), fmt.leaves(), strict=True)
+        ]
+        dtypes = {field: getattr(packed[0], field).dtype for field in PackedTensor._fields}
+        self.schema: Schema = {
+            self._name(field, part): ArraySpec(
+                (sum(math.prod(self._slab_shape(leaf, field)) for leaf in self._of(part)),), np.dtype(dtype)
+            )
+            for part in range(parts)
+            for field, dtype in dtypes.items()
+            if self._of(part)
+        }
+        holders = {part: self._holders(part) for part in range(parts) if self._of(part)}
+        mine = jax.process_index()
+        # What stays whole is of part 0, and lies on every host.
+        self._needed = [part for part, processes in holders.items() if part == 0 or mine in processes]
+        self._written = [part for part, processes in holders.items() if min(processes) == mine]
+        self.reads = self._names(self._needed)
+        self.writes = self._names(self._written)
+
+    def arrays(self, packed: Any) -> dict[str, np.ndarray]:
+        """The arrays that this process writes.
+
+        Args:
+          packed: a tree of ``PackedTensor`` on the devices.
+        """
+        leaves = jax.tree.leaves(packed, is_leaf=lambda node: isinstance(node, PackedTensor))
+        if all(leaf.scales.is_fully_addressable for leaf in leaves):
+            leaves = jax.device_get(leaves)  # all copies at once
+        return {
+            self._name(field, part): np.concatenate(
+                [
+                    _fetch(getattr(packed_leaf, field), self._slab_of(leaf, field, part)).reshape(-1)
+                    for leaf, packed_leaf in zip(self._leaves, leaves, strict=True)
+                    if part == 0 or leaf.axis is not None
+                ]
+            )
+            for part in self._written
+            for field in PackedTensor._fields
+        }
+
+    def packed(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """The blocks of an artifact on the devices: a tree of ``PackedTensor``.
+
+        Args:
+          arrays: those of ``reads``, checked against the schema.
+        """
+        slabs: list[dict[str, dict[int, np.ndarray]]] = [
+            {field: {} for field in PackedTensor._fields} for _ in self._leaves
+        ]
+        for part in self._needed:
+            for field in PackedTensor._fields:
+                flat, at = arrays[self._name(field, part)], 0
+                for number, leaf in enumerate(self._leaves):
+                    if part and leaf.axis is None:
+                        continue
+                    shape = self._slab_shape(leaf, field)
+                    end = at + math.prod(shape)
+                    slabs[number][field][part] = flat[at:end].reshape(shape)
+                    at = end
+        if jax.process_count() == 1:
+            whole = [
+                self._region(leaf, held[field], None)
+                for leaf, held in zip(self._leaves, slabs, strict=True)
+                for field in PackedTensor._fields
+            ]
+            placed = jax.device_put(
+                whole, [leaf.sharding for leaf in self._leaves for _ in PackedTensor._fields]
+            )
+        else:
+            placed = [
+                jax.make_array_from_callback(
+                    getattr(leaf.shapes, field).shape,
+                    leaf.sharding,
+                    functools.partial(self._region, leaf, held[field]),
+                )
+                for leaf, held in zip(self._leaves, slabs, strict=True)
+                for field in PackedTensor._fields
+            ]
+        tensors = [PackedTensor(*placed[at : at + 3]) for at in range(0, len(placed), 3)]
+        return jax.tree.unflatten(self._structure, tensors)
+
+    def _of(self, part: int) -> list[_Leaf]:
+        return [leaf for leaf in self._leaves if part == 0 or leaf.axis is not None]
+
+    def _name(self, field: str, part: int) -> str:
+        return field if self._parts == 1 else f"{field}_{part}"
+
+    def _names(self, parts: list[int]) -> frozenset[str]:
+        return frozenset(self._name(field, part) for part in parts for field in PackedTensor._fields)
+
+    def _slab_shape(self, leaf: _Leaf, field: str) -> tuple[int, ...]:
+        return tuple(cut.stop - cut.start for cut in self._slab_of(leaf, field, 0))
+
+    def _slab_of(self, leaf: _Leaf, field: str, part: int) -> tuple[slice, ...]:
+        """Where a part of a tensor lies in its packed array."""
+        shape = getattr(leaf.shapes, field).shape
+        whole = [slice(0, length) for length in shape]
+        if leaf.axis is not None:
+            each = shape[leaf.axis] // self._parts
+            whole[leaf.axis] = slice(part * each, (part + 1) * each)
+        return tuple(whole)
+
+    def _region(
+        self, leaf: _Leaf, slabs: Mapping[int, np.ndarray], index: tuple[slice, ...] | None
+    ) -> np.ndarray:
+        """A piece of one packed array, put together from its slabs; None takes all of it."""
+        if leaf.axis is None:
+            return slabs[0] if index is None else slabs[0][index]
+        if index is None:
+            return np.concatenate([slabs[part] for part in range(self._parts)], leaf.axis)
+        each = slabs[min(slabs)].shape[leaf.axis]
+        start, stop, _ = index[leaf.axis].indices(each * self._parts)
+        first = start // each
+        joined = np.concatenate([slabs[part] for part in range(first, -(-stop // each))], leaf.axis)
+        inner = list(index)
+        inner[leaf.axis] = slice(start - first * each, stop - first * each)
+        return joined[tuple(inner)]
+
+    def _holders(self, part: int) -> set[int]:
+        """The processes whose devices hold every entry of a part."""
+        holders = set(range(jax.process_count()))
+        if jax.process_count() == 1:
+            return holders
+        for leaf in self._of(part):
+            shape = leaf.shapes.scales.shape
+            slab = self._slab_of(leaf, "scales", part)
+            held: dict[int, set[tuple[tuple[int, int], ...]]] = {process: set() for process in holders}
+            for device, index in leaf.sharding.devices_indices_map(shape).items():
+                if device.process_index in held:
+                    held[device.process_index].add(_overlap(index, slab, shape))
+            holders = {
+                process
+                for process in holders
+                if sum(math.prod(high - low for low, high in piece) for piece in held[process])
+                == math.prod(cut.stop - cut.start for cut in slab)
+            }
+        if not holders:
+            raise ValueError(
+                f"mesh: part {part} of {self._parts} lies on several hosts; mesh.tensor must be within a host, and"
+                " compression.parts a multiple of the hosts along mesh.fsdp"
+            )
+        return holders
+
+
+def _fetch(array: Any, where: tuple[slice, ...]) -> np.ndarray:
+    """A piece of an array, every entry of which this process holds."""
+    if isinstance(array, np.ndarray):
+        return array[where]
+    fetched = np.empty([cut.stop - cut.start for cut in where], array.dtype)
+    for shard in array.addressable_shards:
+        common = _overlap(shard.index, where, array.shape)
+        if all(low < high for low, high in common):
+            first = [cut.indices(length)[0] for cut, length in zip(shard.index, array.shape, strict=True)]
+            source = tuple(slice(low - at, high - at) for (low, high), at in zip(common, first, strict=True))
+            target = tuple(
+                slice(low - cut.start, high - cut.start)
+                for (low, high), cut in zip(common, where, strict=True)
+            )
+            fetched[target] = np.asarray(shard.data)[source]
+    return fetched
+
+
+def _overlap(
+    index: tuple[slice, ...], where: tuple[slice, ...], shape: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """What two pieces of an array have in common, as bounds along each axis; empty where low == high."""
+    bounds = []
+    for cut, wanted, length in zip(index, where, shape, strict=True):
+        start, stop, _ = cut.indices(length)
+        low = max(start, wanted.start)
+        bounds.append((low, max(low, min(stop, wanted.stop))))
+    return tuple(bounds)
