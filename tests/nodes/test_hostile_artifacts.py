@@ -224,7 +224,7 @@ CLAIMS: dict[str, tuple[dict, str]] = {
     "another run": ({"run": "huge"}, "its manifest is of another run, round or peer"),
     "another round": ({"round": 1}, "its manifest is of another run, round or peer"),
     "another peer": ({"peer": "ada"}, "its manifest is of another run, round or peer"),
-    "another protocol": ({"protocol": 1}, "it follows another version of the protocol than 2"),
+    "another protocol": ({"protocol": 1}, "it follows another version of the protocol than 3"),
     "nothing declared": ({"declared": 0}, "it declares no sequence"),
     "negative declared": ({"declared": -8}, "it declares no sequence"),
     "too many declared": ({"declared": 17}, "it declares more than 16 sequences"),

@@ -83,7 +83,7 @@ def test_the_manifest_by_hand(stored):
         "declared": 4,
         "key": ADA.public_key,
         "peer": "ada",
-        "protocol": 2,
+        "protocol": 3,
         "round": 7,
         "run": "demo",
         "salt": SALT,
