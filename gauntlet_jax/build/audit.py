@@ -126,7 +126,7 @@ class RunAudit:
         corpus = read_corpus(config)
         self._corpus = digest_of(corpus)
         task = make_task(config, corpus)
-        data = Data(config, corpus)
+        data = Data(config, corpus, task.shardings)
         steps = Steps(config, task)
         compile_all(steps.stopwatch, steps.work(peer=False))
         names = [peer.name for peer in config.peers]
@@ -166,6 +166,7 @@ class RunAudit:
             apply=steps.apply,
             heldout_loss=self._heldout_loss,
             learning_rate=config.learning_rate.schedule(),
+            digest=steps.digest,
             beacon=SeededBeacon(config.seed),
             times=config.times,
             commit_reveal=config.commit_reveal,

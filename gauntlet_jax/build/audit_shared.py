@@ -67,7 +67,7 @@ class SharedAudit:
         corpus = read_corpus(config)
         self._corpus = digest_of(corpus)
         task = make_task(config, corpus)
-        data, steps = Data(config, corpus), Steps(config, task)
+        data, steps = Data(config, corpus, task.shardings), Steps(config, task)
         compile_all(steps.stopwatch, steps.work(peer=False))
         self._stakes = {one.name: float(one.stake) for one in config.validators}
         self._auditor = Auditor(
@@ -79,6 +79,7 @@ class SharedAudit:
             apply=steps.apply,
             heldout_loss=lambda params: mean_loss(steps.loss, params, list(data.heldout)),
             learning_rate=config.learning_rate.schedule(),
+            digest=steps.digest,
             beacon=SeededBeacon(config.seed) if config.beacon == "seeded" else LedgerBeacon(ledger),
             times=config.times,
             commit_reveal=config.commit_reveal,

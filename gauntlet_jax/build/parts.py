@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from gauntlet_jax.build.steps import Steps
@@ -13,6 +14,8 @@ from gauntlet_jax.nodes.primary_evaluation import Evaluation, PrimaryEvaluation
 from gauntlet_jax.nodes.validator import Validator
 from gauntlet_jax.training.assignment import Assignment
 from gauntlet_jax.training.corpus import Corpus, load_corpus
+from gauntlet_jax.training.sharding import Shardings
+from gauntlet_jax.types import Batch
 
 
 def read_corpus(config: Config) -> Corpus:
@@ -39,7 +42,7 @@ def digest_of(corpus: Corpus) -> str:
 class Data:
     """The corpus as batches, and who is assigned which."""
 
-    def __init__(self, config: Config, corpus: Corpus):
+    def __init__(self, config: Config, corpus: Corpus, shardings: Shardings):
         self.batch = config.data.batch
         self.heldout = corpus.heldout.reshape(-1, config.data.batch, config.data.length + 1)
         self.assignment = Assignment(
@@ -49,14 +52,25 @@ class Data:
             capacity=config.data.capacity * config.data.batch,
         )
         self._windows = corpus.windows
+        self._placement = shardings.batch if jax.process_count() > 1 else None
 
-    def batch_of(self, windows: np.ndarray) -> np.ndarray:
-        """int32[windows, length + 1]."""
-        return np.asarray(self._windows[windows], np.int32)
+    def batch_of(self, windows: np.ndarray) -> Batch:
+        """int32[windows, length + 1]; where a node has several hosts, each reads the rows of its own devices."""
+        if self._placement is None:
+            return self._rows(windows)
+        shape = (len(windows), self.heldout.shape[-1])
 
-    def batches_of(self, windows: np.ndarray) -> list[np.ndarray]:
+        def rows(index: tuple[slice, ...] | None) -> np.ndarray:
+            return self._rows(windows if index is None else windows[index[0]])
+
+        return jax.make_array_from_callback(shape, self._placement, rows)
+
+    def batches_of(self, windows: np.ndarray) -> list[Batch]:
         """The windows cut into batches."""
         return [self.batch_of(part) for part in np.split(windows, len(windows) // self.batch)]
+
+    def _rows(self, windows: np.ndarray) -> np.ndarray:
+        return np.asarray(self._windows[windows], np.int32)
 
 
 def make_validator(

@@ -11,6 +11,7 @@ from gauntlet_jax.config import Config
 from gauntlet_jax.config_check import behaviors_of, check, slots_of
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.beacon import LedgerBeacon, SeededBeacon
+from gauntlet_jax.nodes.hosts import Hosts, SoleHost
 from gauntlet_jax.nodes.peer import Arrays, Behavior, Opening, Peer
 from gauntlet_jax.nodes.peer_process import PeerProcess
 from gauntlet_jax.nodes.public_view import artifacts_of
@@ -54,11 +55,13 @@ class Surroundings(NamedTuple):
       ledger: of the run.
       open_bucket: a public address to a bucket to read.
       say: takes a line for the node's operator.
+      hosts: that the node consists of.
     """
 
     ledger: SharedLedger
     open_bucket: Callable[[str], ReadableBucket]
     say: Callable[[str], None]
+    hosts: Hosts = SoleHost()
 
 
 class _Parts(NamedTuple):
@@ -116,6 +119,7 @@ def build_peer(config: Config, node: Node, found: Surroundings, *, behavior: str
             bucket=bucket,
             seed=config.seed,
             others=others,
+            hosts=found.hosts,
         )
 
     _rehearse(peer_in(0, MemoryBucket(lambda: 0.0)), config, parts)
@@ -128,6 +132,7 @@ def build_peer(config: Config, node: Node, found: Surroundings, *, behavior: str
         peer_in(slot, node.bucket),
         parts.replica,
         bucket=node.bucket,
+        hosts=found.hosts,
         checkpoints=checkpoints,
         artifacts_kept=config.artifacts_kept,
     )
@@ -186,7 +191,7 @@ def _parts(config: Config, found: Surroundings, *, peer: bool) -> _Parts:
     behaviors_of(config)
     corpus = read_corpus(config)
     task = make_task(config, corpus)
-    data, steps = Data(config, corpus), Steps(config, task)
+    data, steps = Data(config, corpus, task.shardings), Steps(config, task, hosts=found.hosts)
     found.say("compiling")
     compile_all(steps.stopwatch, steps.work(peer=peer, validator=not peer))
     run = SharedRun(
@@ -207,12 +212,16 @@ def _parts(config: Config, found: Surroundings, *, peer: bool) -> _Parts:
         beacon=SeededBeacon(config.seed) if config.beacon == "seeded" else LedgerBeacon(found.ledger),
         open_bucket=found.open_bucket,
         say=found.say,
+        hosts=found.hosts,
     )
     replica = Replica(
         task.params,
         run=config.name,
         steps=ReplicaSteps(steps.validator.inspect, steps.validator.combine, steps.apply),
         schema=steps.schema,
+        reads=steps.reads,
+        digest=steps.digest,
+        hosts=found.hosts,
         top_g=config.validator.top_g,
         max_declared=data.assignment.capacity,
         say=found.say,

@@ -47,7 +47,7 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
     behaviors = behaviors_of(config)
     corpus = read_corpus(config)
     task = make_task(config, corpus)
-    data = Data(config, corpus)
+    data = Data(config, corpus, task.shardings)
     steps = Steps(config, task)
     names = [peer.name for peer in config.peers]
     identities = {name: Identity(derive(b"simulated identity", config.seed, name)) for name in names}
@@ -131,6 +131,7 @@ def build_simulation(config: Config, folder: Path) -> Simulation:
         apply=steps.apply,
         loss=steps.loss,
         learning_rate=config.learning_rate.schedule(),
+        digest=steps.digest,
         beacon=SeededBeacon(config.seed),
         clock=clock,
         times=config.times,
@@ -156,7 +157,8 @@ def sweep_baseline(config: Config, rates: Sequence[float]) -> dict[float, float]
       The final held-out loss by rate, in nats/token.
     """
     corpus = read_corpus(config)
-    task, data = make_task(config, corpus), Data(config, corpus)
+    task = make_task(config, corpus)
+    data = Data(config, corpus, task.shardings)
     steps = Steps(config, task)
 
     def final_loss(rate: float) -> float:

@@ -12,13 +12,17 @@ from jax.sharding import PartitionSpec
 
 from gauntlet_jax import compression, scoring
 from gauntlet_jax.build.task import Task
+from gauntlet_jax.compression.chunking import is_layout
 from gauntlet_jax.config import Config
 from gauntlet_jax.nodes.aggregation import CombineSteps
+from gauntlet_jax.nodes.hosts import Hosts, SoleHost
 from gauntlet_jax.nodes.payload import Payload
 from gauntlet_jax.nodes.peer import PeerSteps
 from gauntlet_jax.nodes.primary_evaluation import BUILT_IN_SCORES
 from gauntlet_jax.nodes.stopwatch import Stopwatch, Work
 from gauntlet_jax.nodes.validator import ValidatorSteps
+from gauntlet_jax.storage.artifact import PROBE
+from gauntlet_jax.storage.digest import ParamsDigest
 from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
 from gauntlet_jax.training.eval_step import make_evaluation, make_loss
 from gauntlet_jax.training.sharding import AXES
@@ -36,22 +40,41 @@ from gauntlet_jax.types import Params, PseudoGradient
 class Steps:
     """Every compiled function of the run, timed by kind."""
 
-    def __init__(self, config: Config, task: Task):
+    def __init__(self, config: Config, task: Task, *, hosts: Hosts | None = None):
         """The steps of a run; nothing is compiled yet.
 
         Args:
           config: of the run.
           task: its parameters may be shapes.
+          hosts: that the node consists of; None where it is one process.
         """
         self._config, self._task = config, task
         self.stopwatch = Stopwatch()
         fmt, shardings, timed = task.compressor.format, task.shardings, self.stopwatch.step
         p, specs, everywhere = shardings.params, shardings.specs, PartitionSpec()
         self.payload = Payload(fmt, p, parts=config.compression.parts)
+        self.digest = ParamsDigest(
+            parts=config.compression.parts,
+            axes={
+                jax.tree_util.keystr(path, simple=True, separator="/"): layout.cut_axis(
+                    config.compression.parts
+                )
+                for path, layout in jax.tree_util.tree_leaves_with_path(fmt.layouts, is_leaf=is_layout)
+            },
+            exchanged=(SoleHost() if hosts is None else hosts).merged,
+        )
         self.gradient = self.timed_gradient("train")
         self.loss = timed("evaluate", make_loss(task.loss_fn, shardings))
         self.apply = timed("aggregate", apply_step(shardings))
-        probe = timed("evaluate", jax.jit(scoring.take_probe, out_shardings=shardings.replicated))
+
+        def take_probe(params: Params, key: jax.Array) -> jax.Array:
+            return scoring.take_probe(params, jax.random.wrap_key_data(key))
+
+        self._probe = timed("evaluate", jax.jit(take_probe, out_shardings=shardings.replicated))
+
+        # A key's numbers lie on no device yet, so that they can go to all of those of several hosts.
+        def probe(params: Params, key: jax.Array) -> jax.Array:
+            return self._probe(params, np.asarray(jax.random.key_data(key)))
 
         def encode(residual: Any, gradient: Params) -> tuple[Any, Any]:
             sent, residual = task.compressor.update(residual, gradient)
@@ -99,8 +122,10 @@ class Steps:
         shown = jax.eval_shape(scoring.take_probe, task.params, jax.random.key(0))
         self.schema: Schema = {
             **self.payload.schema,
-            "probe": ArraySpec(shown.shape, np.dtype(shown.dtype)),
+            PROBE: ArraySpec(shown.shape, np.dtype(shown.dtype)),
         }
+        # Of one part, the probe is in the same object.
+        self.reads = self.payload.reads | ({PROBE} if config.compression.parts == 1 else set())
 
     def work(self, *, peer: bool = True, validator: bool = True) -> list[Work]:
         """The large steps with shapes of their arguments, the slowest to compile first.
@@ -117,7 +142,7 @@ class Steps:
             (config.validator.sample_batches * config.data.batch, length), jnp.int32, sharding=shardings.batch
         )
         scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=shardings.replicated)
-        key = jax.eval_shape(lambda: jax.random.key(0))
+        key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
         packed = _shapes(compression.packed_shapes(task.compressor.format), shardings.params)
         residual = _shapes(jax.eval_shape(task.compressor.init, params), shardings.params)
         sent = _shapes(jax.eval_shape(self._inspect.function, packed)[0], shardings.params)
@@ -131,7 +156,7 @@ class Steps:
             Work("add", self.validator.combine.add, (total, sent, scale or scalar)),
             Work("finish", self.validator.combine.finish, (total,)),
             Work("apply", self.apply, (params, params, scalar)),
-            Work("probe", self.peer.probe, (params, key)),
+            Work("probe", self._probe, (params, key)),
         ]
         if self.validator.combine.measure is not None:
             work.append(Work("measure", self.validator.combine.measure, (sent,)))

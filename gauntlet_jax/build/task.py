@@ -72,9 +72,8 @@ def make_task(config: Config, corpus: Corpus) -> Task:
     Raises:
       ValueError: a setting does not go with the corpus or the model; the line names it.
     """
-    key = jax.random.key(config.seed)
     if config.build_model is not None:
-        params, loss_fn = config.build_model(key)
+        params, loss_fn = config.build_model(jax.random.key(config.seed))
         task = _task(config, params, loss_fn, None, _mesh(config, None))
         return task._replace(params=jax.device_put(params, task.shardings.params))
     if corpus.vocabulary > config.model.vocabulary:
@@ -82,8 +81,10 @@ def make_task(config: Config, corpus: Corpus) -> Task:
             f"model.vocabulary: {config.model.vocabulary} is too small, the corpus has {corpus.vocabulary} tokens"
         )
     task = abstract_task(config)
-    init = jax.jit(functools.partial(init_params, config.model), out_shardings=task.shardings.params)
-    return task._replace(params=init(key))
+    init = jax.jit(
+        lambda: init_params(config.model, jax.random.key(config.seed)), out_shardings=task.shardings.params
+    )
+    return task._replace(params=init())
 
 
 def _mesh(config: Config, devices: Sequence[Any] | None) -> Mesh:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import tyro
 
-from gauntlet_jax.cli import libraries, overrides
+from gauntlet_jax.cli import distribution, libraries, overrides
 from gauntlet_jax.cli.run_folder import UsageError, one_line
 
 FlagsT = TypeVar("FlagsT", bound="NodeFlags")
@@ -63,6 +63,7 @@ def run_node(
     command: str,
     flags: FlagsT,
     build: Callable[[Any, Any, Any, FlagsT], Living],
+    distributed: Callable[[FlagsT], str | None] = lambda flags: None,
 ) -> int:
     """A node's whole command.
 
@@ -71,6 +72,7 @@ def run_node(
       command: "peer" or "validator".
       flags: the defaults.
       build: ``(config, node, surroundings, flags) -> node``.
+      distributed: how the processes of a node on several hosts find each other (see ``distribution``).
 
     Returns:
       0 when the run is over or the node was told to stop.
@@ -89,14 +91,17 @@ def run_node(
     say = speaker(given.name)
     stop = threading.Event()
     with stopping(stop, say), judging(), _unless_stopped(stop), ExitStack() as held:
+        hosts = distribution.hosts_of(distributed(given))
+        say = say if hosts.leads else speaker(f"{given.name} (another host)")
         prepare = importlib.import_module("gauntlet_jax.cli.node_parts")
-        config, node, found = prepare.prepare(path, given, command=command, say=say, stop=stop, held=held)
+        config, node, found = prepare.prepare(
+            path, given, command=command, say=say, stop=stop, held=held, hosts=hosts
+        )
         say(f"{command} {node.name} of run {config.name}, key {node.identity.public_key[:16]}…")
         living = build(config, node, found, given)
         with closing(living):
-            if not stop.is_set():
-                say("ready")
-                living.live(stop)
+            say("ready")
+            living.live(prepare.agreed(stop, hosts))
     if stop.is_set():
         say("stopped")
     return 0

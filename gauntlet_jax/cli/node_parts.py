@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 from gauntlet_jax.build.processes import Node, Surroundings
 from gauntlet_jax.cli import overrides
@@ -13,7 +14,9 @@ from gauntlet_jax.cli.node import NodeFlags, credentials
 from gauntlet_jax.cli.run_folder import UsageError
 from gauntlet_jax.config import Config
 from gauntlet_jax.config_check import check_name
+from gauntlet_jax.nodes.hosts import AgreedStop, Hosts, SoleHost, ToldLedger
 from gauntlet_jax.planning.doctor import window_fault
+from gauntlet_jax.rewards.ledger import SharedLedger
 from gauntlet_jax.rewards.ledger_client import LedgerClient
 from gauntlet_jax.storage.endpoints import EndpointPolicy
 from gauntlet_jax.storage.identity import load_or_create
@@ -34,6 +37,7 @@ def prepare(
     say: Callable[[str], None],
     stop: threading.Event,
     held: ExitStack,
+    hosts: Hosts,
 ) -> tuple[Config, Node, Surroundings]:
     """Everything that a node's build takes.
 
@@ -44,6 +48,7 @@ def prepare(
       say: takes a line for the operator.
       stop: ends every wait for the ledger.
       held: what the node holds while it lives: the lock of its home.
+      hosts: that it consists of.
 
     Raises:
       ValueError: a flag, the config or the terms are wrong; one line says which.
@@ -67,24 +72,35 @@ def prepare(
     check_name(config.name)  # it names a folder, and may be the ledger's word
     home = flags.home if flags.home is not None else Path("runs") / config.name / "nodes" / flags.name
     home.mkdir(parents=True, exist_ok=True)
-    held.enter_context(_sole_user(home))
-    _check_ledger(home, terms["ledger"])
+    if hosts.leads:
+        held.enter_context(_sole_user(home))
+
+    def found_home() -> None:
+        _check_ledger(home, terms["ledger"])
+        load_or_create(home / "identity.key")
+
+    hosts.told(found_home, None)  # one makes the key, all read it
     identity = load_or_create(home / "identity.key")
     fault = window_fault(config.times, commit_reveal=config.commit_reveal)
     if fault is not None and not flags.bucket.startswith("file:"):
         raise ValueError(fault)
     pair = credentials()
     own = open_own_bucket(flags.bucket, None if pair is None else Credentials(*pair))
-    own.put(
-        _STARTED, identity.public_key.encode()
-    )  # what is wrong with the bucket shows now, not in the first window
+    # What is wrong with the bucket shows now, not in the first window.
+    hosts.together(lambda: own.put(_STARTED, identity.public_key.encode()))
     address = publish(flags.bucket, read_credentials(flags))
     policy = EndpointPolicy(frozenset(flags.allow_endpoint), tuple(flags.allow_folder))
     public = PublicReader(policy)
     ledger = LedgerClient(
         flags.ledger, identity=identity, name=flags.name, wait_seconds=_LEDGER_WAIT_SECONDS, stop=stop
     )
-    return config, Node(flags.name, identity, own, address, home), Surroundings(ledger, public.open, say)
+    told = ledger if isinstance(hosts, SoleHost) else cast(SharedLedger, ToldLedger(ledger, hosts))
+    return config, Node(flags.name, identity, own, address, home), Surroundings(told, public.open, say, hosts)
+
+
+def agreed(stop: threading.Event, hosts: Hosts) -> threading.Event:
+    """The wish to stop as the node's hosts agree on it."""
+    return AgreedStop(stop, hosts)
 
 
 @contextmanager

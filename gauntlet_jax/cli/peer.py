@@ -14,9 +14,12 @@ class PeerFlags(node.NodeFlags):
 
     Attributes:
       behavior: "honest", or one of the attacks that a simulation knows, to see what becomes of it.
+      distributed: for a peer on several hosts, each of which runs this command with the same --home on a shared disk: auto where the
+        machine knows the others (TPU pods, GKE, Slurm), or HOST:PORT,COUNT,INDEX. None: this process is the whole peer.
     """
 
     behavior: str = "honest"
+    distributed: str | None = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,4 +34,5 @@ def run(arguments: Sequence[str]) -> int:
         command="peer",
         flags=PeerFlags(),
         build=build,
+        distributed=lambda flags: flags.distributed,
     )

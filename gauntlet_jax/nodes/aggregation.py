@@ -47,7 +47,7 @@ def combine_sent(
     if steps.measure is not None and sent:
         measured = jax.device_get([steps.measure(get()) for get in sent])
         rows = jax.tree.map(lambda *leaves: np.resize(np.stack(leaves), (places,)), *measured)
-        scales = steps.scales(rows, weights)
+        scales = jax.device_get(steps.scales(rows, weights))
     total = steps.start()
     for number, get in enumerate(sent):
         total = steps.add(total, get(), jax.tree.map(lambda leaf, at=number: leaf[at], scales))

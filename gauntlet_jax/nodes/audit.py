@@ -26,7 +26,7 @@ from gauntlet_jax.nodes.validator import Validator, Verdict
 from gauntlet_jax.rewards.epoch import WEIGHTS_STAND, epoch_of
 from gauntlet_jax.rewards.ledger import Epoch
 from gauntlet_jax.rewards.weight_commit import normalised
-from gauntlet_jax.storage.digest import params_digest
+from gauntlet_jax.storage.digest import ParamsDigest
 from gauntlet_jax.types import Params, PeerId
 
 _CLOSE = 1e-6
@@ -104,6 +104,7 @@ class Auditor:
         apply: Callable[..., Params],
         heldout_loss: Callable[[Params], float],
         learning_rate: optax.Schedule,
+        digest: ParamsDigest,
         beacon: Beacon,
         times: RoundTimes,
         commit_reveal: bool,
@@ -122,6 +123,7 @@ class Auditor:
           apply: ``(params, update, alpha) -> params``, the old ones donated.
           heldout_loss: ``params -> nats/token``.
           learning_rate: alpha_t.
+          digest: of parameters, as the run agrees on it.
           beacon: of the run.
           times: how a round is cut up.
           commit_reveal: whether artifacts were committed to.
@@ -137,6 +139,7 @@ class Auditor:
         self._apply = apply
         self._heldout_loss = heldout_loss
         self._learning_rate = learning_rate
+        self._digest = digest
         self._beacon = beacon
         self._times = times
         self._commit_reveal = commit_reveal
@@ -196,7 +199,7 @@ class Auditor:
                 yield from self._peers(t, seen.peers, verdicts[name].peers)
         params = self._apply(self.params, verdicts[record.validator].update, np.float32(alpha))
         self.params = params
-        digest = params_digest(params)
+        digest = self._digest(params)
         if record.params_digest != digest:
             yield Difference(t, "", "params_digest", record.params_digest, digest)
         if record.heldout_loss is not None:

@@ -350,7 +350,7 @@ class Inspector:
         probe = arrays.pop(PROBE)
         if not self._unpack(arrays)[1]:
             return seen._replace(malformed="its indices or values are out of range")
-        digest = payload_digest(arrays)
+        digest = payload_digest(manifest.arrays)
         uncommitted = self._uncommitted(opening, member, fetched, digest)
         self._spool.put(member.slot, received.arrays)
         self._documents[member.slot] = received.document

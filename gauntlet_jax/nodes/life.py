@@ -6,7 +6,6 @@ from collections.abc import Callable
 from gauntlet_jax.nodes.replica import Replica
 from gauntlet_jax.nodes.shared_run import POLL_SECONDS, SharedRun
 from gauntlet_jax.rewards.ledger import LedgerRefused, RunStatus
-from gauntlet_jax.storage.digest import params_digest
 
 RETRY_SECONDS = 1.0
 
@@ -61,5 +60,5 @@ def live(
             complaints.about(error)
             stop.wait(RETRY_SECONDS)
         if replica.round >= run.rules.rounds:
-            run.say(f"the run is over, parameters {params_digest(replica.params)}")
+            run.say(f"the run is over, parameters {replica.digest(replica.params)}")
             return

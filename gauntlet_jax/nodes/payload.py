@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from gauntlet_jax.compression import Format, PackedTensor, packed_shapes
+from gauntlet_jax.storage.shards import Piece, dealt, fetch, holders
 from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
 
 
@@ -62,11 +63,11 @@ class Payload:
             for field, dtype in dtypes.items()
             if self._of(part)
         }
-        holders = {part: self._holders(part) for part in range(parts) if self._of(part)}
+        found = {part: self._holders(part) for part in range(parts) if self._of(part)}
         mine = jax.process_index()
         # What stays whole is of part 0, and lies on every host.
-        self._needed = [part for part, processes in holders.items() if part == 0 or mine in processes]
-        self._written = [part for part, processes in holders.items() if min(processes) == mine]
+        self._needed = [part for part, processes in found.items() if part == 0 or mine in processes]
+        self._written = [part for part, processes in found.items() if min(processes) == mine]
         self.reads = self._names(self._needed)
         self.writes = self._names(self._written)
 
@@ -82,7 +83,7 @@ class Payload:
         return {
             self._name(field, part): np.concatenate(
                 [
-                    _fetch(getattr(packed_leaf, field), self._slab_of(leaf, field, part)).reshape(-1)
+                    fetch(getattr(packed_leaf, field), self._slab_of(leaf, field, part)).reshape(-1)
                     for leaf, packed_leaf in zip(self._leaves, leaves, strict=True)
                     if part == 0 or leaf.axis is not None
                 ]
@@ -144,14 +145,8 @@ class Payload:
     def _slab_shape(self, leaf: _Leaf, field: str) -> tuple[int, ...]:
         return tuple(cut.stop - cut.start for cut in self._slab_of(leaf, field, 0))
 
-    def _slab_of(self, leaf: _Leaf, field: str, part: int) -> tuple[slice, ...]:
-        """Where a part of a tensor lies in its packed array."""
-        shape = getattr(leaf.shapes, field).shape
-        whole = [slice(0, length) for length in shape]
-        if leaf.axis is not None:
-            each = shape[leaf.axis] // self._parts
-            whole[leaf.axis] = slice(part * each, (part + 1) * each)
-        return tuple(whole)
+    def _slab_of(self, leaf: _Leaf, field: str, part: int) -> Piece:
+        return dealt(getattr(leaf.shapes, field).shape, leaf.axis, part, self._parts)
 
     def _region(
         self, leaf: _Leaf, slabs: Mapping[int, np.ndarray], index: tuple[slice, ...] | None
@@ -171,55 +166,12 @@ class Payload:
 
     def _holders(self, part: int) -> set[int]:
         """The processes whose devices hold every entry of a part."""
-        holders = set(range(jax.process_count()))
-        if jax.process_count() == 1:
-            return holders
-        for leaf in self._of(part):
-            shape = leaf.shapes.scales.shape
-            slab = self._slab_of(leaf, "scales", part)
-            held: dict[int, set[tuple[tuple[int, int], ...]]] = {process: set() for process in holders}
-            for device, index in leaf.sharding.devices_indices_map(shape).items():
-                if device.process_index in held:
-                    held[device.process_index].add(_overlap(index, slab, shape))
-            holders = {
-                process
-                for process in holders
-                if sum(math.prod(high - low for low, high in piece) for piece in held[process])
-                == math.prod(cut.stop - cut.start for cut in slab)
-            }
-        if not holders:
+        found = set(range(jax.process_count()))
+        for leaf in self._of(part) if len(found) > 1 else ():
+            found &= holders(leaf.sharding, leaf.shapes.scales.shape, self._slab_of(leaf, "scales", part))
+        if not found:
             raise ValueError(
                 f"mesh: part {part} of {self._parts} lies on several hosts; mesh.tensor must be within a host, and"
                 " compression.parts a multiple of the hosts along mesh.fsdp"
             )
-        return holders
-
-
-def _fetch(array: Any, where: tuple[slice, ...]) -> np.ndarray:
-    """A piece of an array, every entry of which this process holds."""
-    if isinstance(array, np.ndarray):
-        return array[where]
-    fetched = np.empty([cut.stop - cut.start for cut in where], array.dtype)
-    for shard in array.addressable_shards:
-        common = _overlap(shard.index, where, array.shape)
-        if all(low < high for low, high in common):
-            first = [cut.indices(length)[0] for cut, length in zip(shard.index, array.shape, strict=True)]
-            source = tuple(slice(low - at, high - at) for (low, high), at in zip(common, first, strict=True))
-            target = tuple(
-                slice(low - cut.start, high - cut.start)
-                for (low, high), cut in zip(common, where, strict=True)
-            )
-            fetched[target] = np.asarray(shard.data)[source]
-    return fetched
-
-
-def _overlap(
-    index: tuple[slice, ...], where: tuple[slice, ...], shape: tuple[int, ...]
-) -> tuple[tuple[int, int], ...]:
-    """What two pieces of an array have in common, as bounds along each axis; empty where low == high."""
-    bounds = []
-    for cut, wanted, length in zip(index, where, shape, strict=True):
-        start, stop, _ = cut.indices(length)
-        low = max(start, wanted.start)
-        bounds.append((low, max(low, min(stop, wanted.stop))))
-    return tuple(bounds)
+        return found

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from gauntlet_jax.nodes.beacon import derive_int
+from gauntlet_jax.nodes.hosts import Hosts, SoleHost
 from gauntlet_jax.scoring import Window
 from gauntlet_jax.storage.artifact import (
     PROBE,
@@ -21,7 +22,8 @@ from gauntlet_jax.storage.artifact import (
     Manifest,
     array_digests,
     payload_digest,
-    write_artifact,
+    write_arrays,
+    write_manifest,
 )
 from gauntlet_jax.storage.bucket import Bucket
 from gauntlet_jax.storage.commit import commit_digest, write_commit
@@ -173,6 +175,7 @@ class Peer:
         bucket: Bucket,
         seed: int,
         others: Callable[[PeerId, int], Iterator[tuple[PeerId, Arrays]]],
+        hosts: Hosts | None = None,
     ):
         """A peer at the start of a run.
 
@@ -189,6 +192,7 @@ class Peer:
           bucket: its own, to write.
           seed: of its own randomness.
           others: ``(itself, round) -> (name, artifact)`` pairs of the other peers' public buckets.
+          hosts: that it consists of; None where it is one process.
         """
         self._identity = identity
         self.name = name
@@ -206,6 +210,7 @@ class Peer:
         self._bucket = bucket
         self._key = jax.random.fold_in(jax.random.key(seed), slot)
         self._others = others
+        self._hosts = SoleHost() if hosts is None else hosts
 
     def upload_time(self, window: Window) -> float | None:
         """When it uploads, in seconds of the run's clock; None if it does not."""
@@ -238,39 +243,40 @@ class Peer:
     def commit(self, contribution: Contribution) -> None:
         """Binds itself to what it will upload, without showing it."""
         opening = contribution.turn.opening
-        write_commit(
-            self._bucket,
-            artifact_key(opening.round),
-            run=opening.run,
-            round=opening.round,
-            peer=self.name,
-            commit=commit_digest(
-                opening.run,
-                opening.round,
-                self._identity.public_key,
-                contribution.salt,
-                payload_digest(contribution.arrays),
-            ),
-            identity=self._identity,
-        )
+        digest = payload_digest(self._hosts.merged(array_digests(contribution.arrays)))
+
+        def write() -> None:
+            write_commit(
+                self._bucket,
+                artifact_key(opening.round),
+                run=opening.run,
+                round=opening.round,
+                peer=self.name,
+                commit=commit_digest(
+                    opening.run, opening.round, self._identity.public_key, contribution.salt, digest
+                ),
+                identity=self._identity,
+            )
+
+        self._hosts.told(write, None)
 
     def upload(self, contribution: Contribution) -> None:
-        """Shows what it has made."""
-        opening = contribution.turn.opening
-        arrays = {
-            **self.behavior.reveal(contribution.turn, contribution.arrays),
-            PROBE: contribution.probe,
-        }
+        """Shows what it has made: each host its own parts, and then the leading one the manifest."""
+        opening, key = contribution.turn.opening, artifact_key(contribution.turn.opening.round)
+        arrays = dict(self.behavior.reveal(contribution.turn, contribution.arrays))
+        if self._hosts.leads:
+            arrays[PROBE] = contribution.probe
         manifest = Manifest(
             opening.run,
             opening.round,
             self.name,
             contribution.declared,
             PROTOCOL,
-            array_digests(arrays),
+            self._hosts.merged(array_digests(arrays)),
             contribution.salt.hex() if opening.commits else "",
         )
-        write_artifact(self._bucket, artifact_key(opening.round), arrays, manifest, self._identity)
+        self._hosts.together(lambda: write_arrays(self._bucket, key, arrays))
+        self._hosts.told(lambda: write_manifest(self._bucket, key, manifest, self._identity), int)
 
     def _salt(self, opening: Opening) -> bytes:
         """Known to the holder of the key alone, and the same after a restart."""

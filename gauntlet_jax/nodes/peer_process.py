@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from gauntlet_jax.nodes.hosts import Hosts
 from gauntlet_jax.nodes.life import RETRY_SECONDS, Complaints, live
 from gauntlet_jax.nodes.peer import Contribution, Opening, Peer, artifact_key
 from gauntlet_jax.nodes.replica import Replica
@@ -27,6 +28,7 @@ class PeerProcess:
         replica: Replica,
         *,
         bucket: Bucket,
+        hosts: Hosts,
         checkpoints: Checkpoints,
         artifacts_kept: int,
     ):
@@ -37,6 +39,7 @@ class PeerProcess:
           peer: what it does in a round.
           replica: its copy of the parameters.
           bucket: its own.
+          hosts: that the node consists of.
           checkpoints: in a folder of its own, so that it goes on after a crash with its error feedback.
           artifacts_kept: rounds that its artifacts are kept.
         """
@@ -45,6 +48,7 @@ class PeerProcess:
         self._peer = peer
         self._replica = replica
         self._bucket = bucket
+        self._hosts = hosts
         self._checkpoints = checkpoints
         self._artifacts_kept = artifacts_kept
         self._handled = -1
@@ -124,7 +128,7 @@ class PeerProcess:
         self._run.say(f"round {opening.round}: uploaded")
         outdated = opening.round - self._artifacts_kept
         if outdated >= 0:
-            self._bucket.delete_prefix(f"{artifact_key(outdated)}/")
+            self._hosts.told(lambda: self._bucket.delete_prefix(f"{artifact_key(outdated)}/"), None)
 
     def _retried(self, put: Callable[[], None], until: float, stop: threading.Event) -> None:
         """Puts, again and again while there is time."""

@@ -5,7 +5,7 @@ changed, or this hardware rounds otherwise, it takes the update's published sign
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gauntlet_jax.nodes.aggregation import CombineSteps, combine_sent
+from gauntlet_jax.nodes.hosts import Hosts
 from gauntlet_jax.nodes.inspection import Member
 from gauntlet_jax.nodes.peer import artifact_key
 from gauntlet_jax.nodes.published_record import PublishedRecord
 from gauntlet_jax.storage.artifact import (
-    PROBE,
     MalformedArtifact,
     MissingArtifact,
     Schema,
@@ -25,7 +25,7 @@ from gauntlet_jax.storage.artifact import (
     read_artifact,
 )
 from gauntlet_jax.storage.bucket import ReadableBucket
-from gauntlet_jax.storage.digest import params_digest
+from gauntlet_jax.storage.digest import ParamsDigest
 from gauntlet_jax.storage.publication import copy_key, read_checkpoint, read_update
 from gauntlet_jax.types import Params, PeerId, PseudoGradient
 
@@ -61,6 +61,7 @@ class Replica:
     Attributes:
       params: theta_t.
       round: t, the next round whose record is to be followed.
+      digest: ``params -> digest``, as the run agrees on it.
     """
 
     def __init__(
@@ -70,6 +71,9 @@ class Replica:
         run: str,
         steps: ReplicaSteps,
         schema: Schema,
+        reads: Collection[str],
+        digest: ParamsDigest,
+        hosts: Hosts,
         top_g: int,
         max_declared: int,
         say: Callable[[str], None],
@@ -81,6 +85,9 @@ class Replica:
           run: the run's name.
           steps: compiled functions.
           schema: of an artifact's arrays.
+          reads: names of the arrays that this process needs.
+          digest: of parameters.
+          hosts: that the node consists of.
           top_g: G, the divisor of the update.
           max_declared: the most sequences that a peer may declare.
           say: takes a line for the node's operator.
@@ -90,6 +97,9 @@ class Replica:
         self._run = run
         self._steps = steps
         self._schema = schema
+        self._reads = reads
+        self.digest = digest
+        self._hosts = hosts
         self._top_g = top_g
         self._max_declared = max_declared
         self._say = say
@@ -128,6 +138,9 @@ class Replica:
         record = published.record
         assert record.round == self.round
         sent = self._artifacts(published, members, buckets)
+        if sent is not None and not all(bool(self._steps.inspect(arrays)[1]) for arrays in sent):
+            self._say(f"round {record.round}: an artifact of the record is malformed")
+            sent = None
         if sent is None and strict:
             raise Unavailable(f"round {record.round}: not all artifacts of the record can be had")
         update = None
@@ -139,7 +152,7 @@ class Replica:
                 places=self._top_g,
             )
             found = self._apply(update, record.learning_rate)
-            if params_digest(found) == record.params_digest:
+            if self.digest(found) == record.params_digest:
                 return found
             self._say(
                 f"round {record.round}: the artifacts give other parameters here; trying the signed update"
@@ -147,7 +160,7 @@ class Replica:
         signs = self._signs(published, buckets)
         if signs is not None and (not strict or (update is not None and _nearly_equal(update, signs))):
             found = self._apply(signs, record.learning_rate)
-            if params_digest(found) == record.params_digest:
+            if self.digest(found) == record.params_digest:
                 return found
         kind = Unavailable if sent is None and signs is None else Diverged
         raise kind(
@@ -162,11 +175,11 @@ class Replica:
     def restore_published(self, bucket: ReadableBucket, round: int, digest: str) -> bool:
         """Takes up a checkpoint of theta_round from a validator's bucket, if it is there and has the digest."""
         try:
-            flat = read_checkpoint(bucket, round, self.parameters)
-        except (MissingArtifact, MalformedArtifact, OSError):
+            flat = self._hosts.together(lambda: _readable(read_checkpoint, bucket, round, self.parameters))
+        except OSError:
             return False
         found = self._unflatten(flat)
-        if params_digest(found) != digest:
+        if self.digest(found) != digest:
             return False
         self.move_to(found, round)
         return True
@@ -184,7 +197,7 @@ class Replica:
                 continue
             member = members.get(peer.name)
             found = None if member is None else self._artifact(member, peer.digest, buckets)
-            if found is None:
+            if self._hosts.any(found is None) or found is None:
                 self._say(f"round {self.round}: the artifact of {peer.name} cannot be had as it was judged")
                 return None
             sent.append(found)
@@ -207,12 +220,12 @@ class Replica:
                     peer=member.name,
                     public_key=member.public_key,
                     max_declared=self._max_declared,
+                    only=self._reads,
                 )
             except (MissingArtifact, MalformedArtifact, OSError):
                 continue
-            arrays = {name: array for name, array in received.arrays.items() if name != PROBE}
-            if payload_digest(arrays) == digest:
-                return arrays if self._steps.inspect(arrays)[1] else None
+            if payload_digest(received.manifest.arrays) == digest:
+                return received.arrays
         return None
 
     def _unpack(self, arrays: Mapping[str, np.ndarray]) -> PseudoGradient:
@@ -224,14 +237,17 @@ class Replica:
             return None
         for bucket in buckets:
             try:
-                flat = read_update(
-                    bucket,
-                    self.round,
-                    parameters=self.parameters,
-                    planes=published.update_planes,
-                    sha256=published.update_sha256,
+                flat = self._hosts.together(
+                    lambda bucket=bucket: _readable(
+                        read_update,
+                        bucket,
+                        self.round,
+                        parameters=self.parameters,
+                        planes=published.update_planes,
+                        sha256=published.update_sha256,
+                    )
                 )
-            except (MissingArtifact, MalformedArtifact, OSError):
+            except OSError:
                 continue
             return self._unflatten(np.asarray(flat, np.float32))
         return None
@@ -244,7 +260,9 @@ class Replica:
         return jax.tree.unflatten(
             structure,
             [
-                jax.device_put(part.reshape(leaf.shape).astype(leaf.dtype), leaf.sharding)
+                jax.make_array_from_callback(
+                    leaf.shape, leaf.sharding, part.reshape(leaf.shape).astype(leaf.dtype).__getitem__
+                )
                 for part, leaf in zip(parts, leaves, strict=True)
             ],
         )
@@ -252,6 +270,14 @@ class Replica:
     def _apply(self, update: Params, alpha: float) -> Params:
         # The step donates its parameters; these must stay until the result is known to be right.
         return self._steps.apply(jax.tree.map(jnp.copy, self.params), update, np.float32(alpha))
+
+
+def _readable(read: Callable[..., np.ndarray], *arguments: Any, **named: Any) -> np.ndarray:
+    """What is missing or malformed cannot be had, like what a provider does not give."""
+    try:
+        return read(*arguments, **named)
+    except (MissingArtifact, MalformedArtifact) as error:
+        raise OSError(str(error)) from error
 
 
 def _nearly_equal(update: Params, signs: Params) -> bool:

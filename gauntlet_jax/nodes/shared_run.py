@@ -9,6 +9,7 @@ import optax
 
 from gauntlet_jax.nodes.beacon import Beacon
 from gauntlet_jax.nodes.clock import RoundTimes
+from gauntlet_jax.nodes.hosts import Hosts, SoleHost
 from gauntlet_jax.nodes.inspection import Member
 from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.public_run import NoRecord, PublicRun
@@ -62,6 +63,7 @@ class SharedRun(PublicRun):
         beacon: Beacon,
         open_bucket: Callable[[str], ReadableBucket],
         say: Callable[[str], None],
+        hosts: Hosts | None = None,
     ):
         """A view of a run.
 
@@ -71,9 +73,11 @@ class SharedRun(PublicRun):
           beacon: of the run.
           open_bucket: a public address to a bucket to read; ValueError for one that this node does not accept.
           say: takes a line for the node's operator.
+          hosts: that the node consists of; None where it is one process.
         """
         super().__init__(ledger, run=rules.run, slots=rules.slots, open_bucket=open_bucket, say=say)
         self.rules = rules
+        self._hosts = SoleHost() if hosts is None else hosts
         self._beacon = beacon
 
     def opening(self, status: RunStatus) -> Opening:
@@ -116,7 +120,7 @@ class SharedRun(PublicRun):
             posting = self.ledger.record(candidate - 1)
             if posting is None:
                 continue
-            digest = self.posted(posting).record.params_digest
+            digest = self._together(posting).record.params_digest
             if any(replica.restore_published(bucket, candidate, digest) for bucket in buckets):
                 self.say(f"took up the checkpoint of round {candidate}")
                 return
@@ -150,12 +154,16 @@ class SharedRun(PublicRun):
                 return
             if posting is None:
                 raise NoRecord(f"round {replica.round}: the ledger has no final record yet")
-            published = self.posted(posting)
+            published = self._together(posting)
             self.check_corpus(published)
             buckets = self.buckets_for(posting)
             params = replica.after(published, self.members(replica.round), buckets)
             replica.move_to(params, replica.round + 1)
             followed(published)
+
+    def _together(self, posting: Posting) -> PublishedRecord:
+        """The record that a validator posted, once all hosts of this node have it."""
+        return self._hosts.together(lambda: self.posted(posting))
 
     def buckets_for(self, posting: Posting) -> list[ReadableBucket]:
         """The validators' buckets, the one of a record's own validator first."""

@@ -20,7 +20,7 @@ from gauntlet_jax.rewards.ledger import Epoch
 from gauntlet_jax.rewards.sqlite_ledger import SqliteLedger
 from gauntlet_jax.rewards.weight_commit import weights_digest
 from gauntlet_jax.storage.checkpoint import Checkpoints
-from gauntlet_jax.storage.digest import params_digest
+from gauntlet_jax.storage.digest import ParamsDigest
 from gauntlet_jax.training.baselines import AdamW
 from gauntlet_jax.training.eval_step import mean_loss
 from gauntlet_jax.types import Batch, Params, PeerId
@@ -76,6 +76,7 @@ class Simulation:
         apply: Callable[..., Params],
         loss: Callable[..., Any],
         learning_rate: optax.Schedule,
+        digest: ParamsDigest,
         beacon: Beacon,
         clock: ManualClock,
         times: RoundTimes,
@@ -102,6 +103,7 @@ class Simulation:
         self._apply = apply
         self._loss = loss
         self._learning_rate = learning_rate
+        self._digest = digest
         self._beacon = beacon
         self._clock = clock
         self._times = times
@@ -157,7 +159,7 @@ class Simulation:
             baseline_loss=self._heldout_loss(self._baseline.optimizer.params)
             if measured and self._baseline
             else None,
-            params_digest=params_digest(self.params),
+            params_digest=self._digest(self.params),
             emission=0,
             reserve=0,
             peers=tuple(

@@ -24,7 +24,6 @@ from gauntlet_jax.nodes.validator import Validator, Verdict
 from gauntlet_jax.nodes.weight_posting import WeightPosting
 from gauntlet_jax.rewards import finality
 from gauntlet_jax.rewards.ledger import LedgerRefused, Posting, RunStatus
-from gauntlet_jax.storage.digest import params_digest
 from gauntlet_jax.storage.journal import read_journal, write_journal
 from gauntlet_jax.storage.signed_json import BadDocument
 from gauntlet_jax.types import Params
@@ -209,7 +208,7 @@ class ValidatorProcess:
             learning_rate=opening.step_size,
             heldout_loss=self._publishing.heldout_loss(params) if measured else None,
             baseline_loss=None,
-            params_digest=params_digest(params),
+            params_digest=self._replica.digest(params),
             emission=0,
             reserve=0,
             peers=verdict.peers,

@@ -4,8 +4,8 @@ An artifact is one zarr v3 array of bytes, all arrays of a pseudo-gradient one a
 
     KEY/payload/zarr.json   KEY/payload/c/0   KEY/manifest.json
 
-(one object costs a store about as much as another, whatever its size). The manifest is written last: it is the commit
-marker, and it holds the sha256 of each array.
+or such a one for each part that it is cut into (``payload_0``, ``payload_1`` ...), which the hosts of a large peer write side by
+side. The manifest is written last: it is the commit marker, and it holds the sha256 of each array.
 
 The reader knows from its own model what every object must be: its key, its size to the byte and the whole of ``zarr.json``.
 It compares, and decodes by its *own* metadata: a sender chooses neither shape nor codec, so nothing of its choosing is ever
@@ -14,28 +14,29 @@ allocated or decompressed. Time and content come from the same answer of the pro
 
 import dataclasses
 import hashlib
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gauntlet_jax.storage import signed_json
-from gauntlet_jax.storage.bucket import Bucket, Object, ObjectTooLarge, ReadableBucket
-from gauntlet_jax.storage.digest import array_bytes, framed_header
+from gauntlet_jax.storage.bucket import Bucket, ReadableBucket
+from gauntlet_jax.storage.digest import array_bytes
 from gauntlet_jax.storage.identity import Identity
 from gauntlet_jax.storage.signed_json import BadDocument
-from gauntlet_jax.storage.zarr_arrays import (
-    ArraySpec,
-    ChecksumMismatch,
-    Schema,
-    decode,
-    encode,
-    expected_sizes,
-    metadata,
-    schema_of,
+from gauntlet_jax.storage.stored_arrays import (
+    MalformedArtifact,
+    MissingArtifact,
+    OutsideWindow,
+    check_time,
+    get_bounded,
+    payload_schema,
+    read_arrays,
+    read_payloads,
+    write_arrays,
 )
+from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema, expected_sizes, schema_of
 
 __all__ = [
     "MAX_MANIFEST_BYTES",
@@ -58,6 +59,7 @@ __all__ = [
     "write_arrays",
     "write_artifact",
     "write_copy",
+    "write_manifest",
 ]
 
 PROTOCOL = 3
@@ -68,37 +70,8 @@ PROBE = "probe"
 """The array that differs for every peer by design and so does not count for duplicates."""
 
 _DOMAIN = "manifest"
-_PAYLOAD = "payload"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SALT = re.compile(r"([0-9a-f]{64})?")
-
-
-class MissingArtifact(Exception):
-    """There is no artifact: no manifest, the commit marker."""
-
-
-class MalformedArtifact(ValueError):
-    """An artifact is not what the protocol asks for.
-
-    Attributes:
-      reason: one clause for a record; it repeats nothing that the sender wrote.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class OutsideWindow(Exception):
-    """An object of an artifact came outside of the put window; the rest was not read.
-
-    Attributes:
-      uploaded_at: when it came, the provider's time.
-    """
-
-    def __init__(self, uploaded_at: float) -> None:
-        super().__init__("uploaded outside of the put window")
-        self.uploaded_at = uploaded_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,23 +127,19 @@ def array_digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     }
 
 
-def payload_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 over names, dtypes, shapes and bytes of the pseudo-gradient's arrays, the probe left out.
+def payload_digest(digests: Mapping[str, str]) -> str:
+    """sha256 over the names and digests of the pseudo-gradient's arrays, the probe left out.
 
     Two artifacts of equal digest are duplicates, whoever sent them.
 
     Args:
-      arrays: the artifact's arrays by name, in any order.
+      digests: from ``array_digests``, in any order.
 
     Returns:
       64 hexadecimal characters.
     """
-    running = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        if name != PROBE:
-            running.update(framed_header(name, array))
-            running.update(array_bytes(array).data)
-    return running.hexdigest()
+    lines = [f"{name} {digest}\n" for name, digest in sorted(digests.items()) if name != PROBE]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_artifact(
@@ -196,10 +165,18 @@ def write_artifact(
         raise ValueError(
             f"artifact {key}: the manifest lists {sorted(manifest.arrays)}, not {sorted(arrays)}"
         )
+    return write_arrays(bucket, key, arrays) + write_manifest(bucket, key, manifest, identity)
+
+
+def write_manifest(bucket: Bucket, key: str, manifest: Manifest, identity: Identity) -> int:
+    """Signs and uploads the manifest of an artifact, all arrays of which are there; returns its bytes.
+
+    Raises:
+      OSError: the bucket cannot be written.
+    """
     document = signed_json.sign(identity, _DOMAIN, {**vars(manifest), "arrays": dict(manifest.arrays)})
-    written = write_arrays(bucket, key, arrays)
     bucket.put(manifest_key(key), document)
-    return written + len(document)
+    return len(document)
 
 
 def read_artifact(
@@ -213,6 +190,7 @@ def read_artifact(
     public_key: str,
     max_declared: int,
     window: tuple[float, float] | None = None,
+    only: Collection[str] | None = None,
 ) -> Received:
     """Reads and checks a stranger's artifact; no more than the schema's own size is ever allocated.
 
@@ -226,6 +204,7 @@ def read_artifact(
       public_key: the sender's, which must have signed the manifest.
       max_declared: the most sequences that a peer may declare.
       window: ``(opens, closes)``, half open: what came outside is not read; None reads it whenever it came.
+      only: names of the arrays to read, whole parts; None reads all.
 
     Raises:
       MissingArtifact: there is none.
@@ -234,17 +213,18 @@ def read_artifact(
       OSError: the provider failed, which is not the sender's fault.
     """
     try:
-        marker = _get(bucket, manifest_key(key), "manifest.json", MAX_MANIFEST_BYTES)
+        marker = get_bounded(bucket, manifest_key(key), "manifest.json", MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise MissingArtifact from error
-    _check_time(marker, window)
+    check_time(marker, window)
     manifest = _parse_manifest(marker.data, public_key, set(schema))
     if (manifest.run, manifest.round, manifest.peer) != (run, round, peer):
         raise MalformedArtifact("its manifest is of another run, round or peer")
     if manifest.declared > max_declared:
         raise MalformedArtifact(f"it declares more than {max_declared} sequences")
 
-    arrays, objects = _read_payload(bucket, key, schema, window)
+    wanted = schema if only is None else {name: spec for name, spec in schema.items() if name in only}
+    arrays, objects = read_payloads(bucket, key, wanted, window)
     for name, digest in array_digests(arrays).items():
         if digest != manifest.arrays[name]:
             raise MalformedArtifact(f"array {name} is not the one of its manifest")
@@ -282,91 +262,9 @@ def last_change(bucket: ReadableBucket, key: str, schema: Schema) -> float | Non
     Raises:
       OSError: the provider failed.
     """
-    names = ["manifest.json", *expected_sizes(_payload_schema(schema))]
+    names = ["manifest.json", *expected_sizes(payload_schema(schema))]
     heads = [head for name in names if (head := bucket.head(f"{key}/{name}")) is not None]
     return max((head.last_modified for head in heads), default=None)
-
-
-def write_arrays(bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray]) -> int:
-    """Stores arrays as one payload under a key; returns the bytes written.
-
-    Raises:
-      ValueError: an array that no schema can ask for.
-      OSError: the bucket cannot be written.
-    """
-    for name, spec in schema_of(arrays).items():
-        metadata(name, spec)  # refuses what cannot be stored
-    flat = np.concatenate([array_bytes(array) for _, array in sorted(arrays.items())])
-    objects = encode({_PAYLOAD: flat})
-    for name, data in objects.items():
-        bucket.put(f"{key}/{name}", data)
-    return sum(map(len, objects.values()))
-
-
-def read_arrays(bucket: ReadableBucket, key: str, schema: Schema) -> dict[str, np.ndarray]:
-    """Reads what ``write_arrays`` stored, within the bounds of a schema.
-
-    Raises:
-      MissingArtifact: nothing is there.
-      MalformedArtifact: it is not what the schema asks for.
-      OSError: the provider failed.
-    """
-    if bucket.head(f"{key}/{_PAYLOAD}/zarr.json") is None:
-        raise MissingArtifact
-    return _read_payload(bucket, key, schema, None)[0]
-
-
-def _read_payload(
-    bucket: ReadableBucket, key: str, schema: Schema, window: tuple[float, float] | None
-) -> tuple[dict[str, np.ndarray], list[Object]]:
-    payload = _payload_schema(schema)
-    objects: dict[str, Object] = {}
-    for name, size in expected_sizes(payload).items():
-        try:
-            found = _get(bucket, f"{key}/{name}", name, size)
-        except FileNotFoundError as error:
-            raise MalformedArtifact(f"{name} is missing") from error
-        _check_time(found, window)
-        if len(found.data) != size:
-            raise MalformedArtifact(f"{name} has {len(found.data)} bytes, {size} expected")
-        # The first of an array's objects, before any of its content is asked for.
-        if name.endswith("/zarr.json") and found.data != metadata(_PAYLOAD, payload[_PAYLOAD]):
-            raise MalformedArtifact(f"{name} describes another array")
-        objects[name] = found
-    try:
-        flat = decode({name: found.data for name, found in objects.items()}, payload)[_PAYLOAD]
-    except ChecksumMismatch as error:
-        raise MalformedArtifact(str(error)) from error
-    return _split(flat, schema), list(objects.values())
-
-
-def _payload_schema(schema: Schema) -> Schema:
-    """One array of all the bytes."""
-    nbytes = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in schema.values())
-    return {_PAYLOAD: ArraySpec((nbytes,), np.dtype(np.uint8))}
-
-
-def _split(flat: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
-    arrays, at = {}, 0
-    for name, spec in sorted(schema.items()):
-        end = at + math.prod(spec.shape) * spec.dtype.itemsize
-        # A copy, so that every array is aligned and none keeps the others alive.
-        part = flat[at:end].copy().view(spec.dtype.newbyteorder("<")).reshape(spec.shape)
-        arrays[name] = part.astype(spec.dtype, copy=False)
-        at = end
-    return arrays
-
-
-def _get(bucket: ReadableBucket, key: str, name: str, max_bytes: int) -> Object:
-    try:
-        return bucket.get(key, max_bytes=max_bytes)
-    except ObjectTooLarge as error:
-        raise MalformedArtifact(f"{name} has more than {max_bytes} bytes") from error
-
-
-def _check_time(found: Object, window: tuple[float, float] | None) -> None:
-    if window is not None and not window[0] <= found.head.last_modified < window[1]:
-        raise OutsideWindow(found.head.last_modified)
 
 
 def _parse_manifest(data: bytes, public_key: str, names: set[str]) -> Manifest:

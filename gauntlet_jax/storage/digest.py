@@ -3,10 +3,13 @@
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+
+from gauntlet_jax.storage.shards import Piece, dealt, fetch, holders
 
 
 def array_bytes(array: np.ndarray) -> np.ndarray:
@@ -23,9 +26,12 @@ def array_bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
 
 
-def framed_header(name: str, array: np.ndarray) -> bytes:
+def framed_header(name: str, array: Any) -> bytes:
     """Name, dtype and shape as one line, so that no two different arrays hash the same stream of bytes."""
-    return json.dumps([name, array.dtype.name, list(array.shape)], separators=(",", ":")).encode() + b"\n"
+    return (
+        json.dumps([name, np.dtype(array.dtype).name, list(array.shape)], separators=(",", ":")).encode()
+        + b"\n"
+    )
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -45,24 +51,63 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return dict(sorted(named.items()))
 
 
-def params_digest(params: Any) -> str:
-    """sha256 over the sorted paths, dtypes, shapes and bytes of a pytree: equal digests = equal to the bit.
+class ParamsDigest:
+    """sha256 of a pytree: equal digests = equal to the bit, wherever its arrays lie.
 
-    The kind of container does not count (a dict and a dataclass with the same paths agree); NaN payloads and
-    the sign of zero do.
-
-    Args:
-      params: a pytree of arrays, fetched from the devices in one go.
-
-    Returns:
-      64 hexadecimal characters.
-
-    Raises:
-      ValueError: a leaf is not an array, or two leaves have the same path.
+    A digest of digests, over the sorted paths, dtypes and shapes and the sha256 of every leaf's bytes; of a leaf that is dealt out into
+    parts, the sha256 of each part's, so that each host hashes what it holds and none the whole. The kind of container does not
+    count (a dict and a dataclass with the same paths agree); NaN payloads and the sign of zero do.
     """
-    running = hashlib.sha256()
-    for name, leaf in jax.device_get(named_leaves(params)).items():
-        array = np.asarray(leaf)
-        running.update(framed_header(name, array))
-        running.update(array_bytes(array).data)
-    return running.hexdigest()
+
+    def __init__(
+        self,
+        *,
+        parts: int = 1,
+        axes: Mapping[str, int | None] | None = None,
+        exchanged: Callable[[Mapping[str, str]], Mapping[str, str]] = lambda own: own,
+    ) -> None:
+        """A digest that everybody who compares with it must have agreed on.
+
+        Args:
+          parts: that leaves are dealt out into.
+          axes: along which, by the path of the leaf; None, or no entry, for a leaf that stays whole.
+          exchanged: what this process found, by piece, to what all processes of the node found.
+        """
+        self._parts = parts
+        self._axes = dict(axes or {})
+        self._exchanged = exchanged
+
+    def __call__(self, params: Any) -> str:
+        """The digest, 64 hexadecimal characters.
+
+        Raises:
+          ValueError: a leaf is not an array, or two leaves have the same path.
+        """
+        leaves = named_leaves(params)
+        keys = {
+            name: [f"{name}#{part}" for part in range(1 if self._axes.get(name) is None else self._parts)]
+            for name in leaves
+        }
+        own = {
+            key: hashlib.sha256(array_bytes(fetch(leaf, piece)).data).hexdigest()
+            for name, leaf in leaves.items()
+            for part, key in enumerate(keys[name])
+            if _is_here(leaf, piece := dealt(leaf.shape, self._axes.get(name), part, self._parts))
+        }
+        found = self._exchanged(own)
+        running = hashlib.sha256()
+        for name, leaf in leaves.items():
+            running.update(framed_header(name, leaf))
+            for key in keys[name]:
+                running.update(bytes.fromhex(found[key]))
+        return running.hexdigest()
+
+
+def _is_here(leaf: Any, piece: Piece) -> bool:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return True
+    return jax.process_index() in holders(leaf.sharding, leaf.shape, piece)
+
+
+params_digest = ParamsDigest()
+"""The digest of a pytree that is not dealt out and lies on one host."""

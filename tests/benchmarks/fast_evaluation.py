@@ -46,7 +46,7 @@ def main(peers: int) -> dict[str, float]:
     config = get_config()
     corpus = read_corpus(config)
     task = make_task(config, corpus)
-    data, steps = Data(config, corpus), Steps(config, task)
+    data, steps = Data(config, corpus, task.shardings), Steps(config, task)
     now = time.time()
     # The windows are judged by the file system's own time of change.
     opening = Opening("bench", 0, Window(now - 60, now + 3600), Window(now - 60, now + 3600), bytes(32), 1e-3)
@@ -125,7 +125,7 @@ def _artifacts(folder, peers, opening, config, task, data, steps) -> list[Member
         identity = Identity(derive(b"benchmark", number))
         own = {**arrays, "codes": generator.permutation(arrays["codes"])}
         probe = np.asarray(steps.peer.probe(task.params, probe_key(opening.beacon, name)))
-        digest, salt = payload_digest(own), bytes(32)
+        digest, salt = payload_digest(array_digests(own)), bytes(32)
         bucket = FolderBucket(folder / name, None)
         key = artifact_key(0)
         commit = commit_digest("bench", 0, identity.public_key, salt, digest)

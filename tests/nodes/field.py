@@ -179,5 +179,5 @@ def share_compiled_steps(monkeypatch, config: Config) -> None:
     assert copied == config
     monkeypatch.setattr(processes, "read_corpus", lambda _: corpus)
     monkeypatch.setattr(processes, "make_task", lambda *_: task)
-    monkeypatch.setattr(processes, "Steps", lambda *_: steps)
+    monkeypatch.setattr(processes, "Steps", lambda *_, **__: steps)
     monkeypatch.setattr(processes, "compile_all", lambda *_: None)

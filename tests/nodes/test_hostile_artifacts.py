@@ -99,7 +99,7 @@ class Bench:
         manifest = dataclasses.replace(self.manifest, arrays=array_digests(arrays), **claims)
         write_artifact(bucket, "x", arrays, manifest, signer)
         opens = ("tiny", self.manifest.round, self.identity.public_key, bytes.fromhex(self.manifest.salt))
-        commit = commit_digest(*opens, payload_digest(arrays))
+        commit = commit_digest(*opens, payload_digest(array_digests(arrays)))
         write_commit(
             bucket,
             "x",

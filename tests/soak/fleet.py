@@ -85,9 +85,30 @@ class Fleet:
         """Starts a validator."""
         self._node("validator", name, [str(self._config)])
 
-    def peer(self, name: str, *, config: bool = True, behavior: str = "honest") -> None:
-        """Starts a peer; without the config it is a stranger who knows the ledger's URL alone."""
-        self._node("peer", name, [str(self._config)] if config else [], "--behavior", behavior)
+    def peer(
+        self,
+        name: str,
+        *,
+        config: bool = True,
+        behavior: str = "honest",
+        hosts: tuple[str, int] | None = None,
+    ) -> None:
+        """Starts a peer; without the config it is a stranger who knows the ledger's URL alone.
+
+        Args:
+          name: its own.
+          config: whether it has the file.
+          behavior: its own.
+          hosts: where its first process listens for the others, and how many there are: NAME, NAME-1 and so on.
+        """
+        given = [str(self._config)] if config else []
+        if hosts is None:
+            self._node("peer", name, given, "--behavior", behavior)
+            return
+        address, count = hosts
+        for number in range(count):
+            process = name if number == 0 else f"{name}-{number}"
+            self._node("peer", name, given, "--distributed", f"{address},{count},{number}", process=process)
 
     def kill(self, name: str) -> None:
         """Kills a process as a power cut would."""
@@ -134,11 +155,13 @@ class Fleet:
         """The end of every log, for a failure's message."""
         return "\n".join(f"--- {name}\n{self.log(name)[-1200:]}" for name in self.processes)
 
-    def _node(self, command: str, name: str, config: Sequence[str], *flags: str) -> None:
+    def _node(
+        self, command: str, name: str, config: Sequence[str], *flags: str, process: str | None = None
+    ) -> None:
         home = self._homes(name)
         words = [command, *config, "--ledger", self.url, "--bucket", home.bucket, "--name", name]
         words += ["--home", str(self._folder / "nodes" / name), *home.flags, *flags]
-        self._start(name, words, dict(home.environment))
+        self._start(process or name, words, dict(home.environment))
 
     def _start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         self._commands[name] = (command, environment)

@@ -4,12 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gauntlet_jax.storage.digest import array_bytes, params_digest
+from gauntlet_jax.storage.digest import ParamsDigest, array_bytes, params_digest
 
 
 def test_against_a_stream_written_by_hand():
     params = {"w": np.array([[1.0, -2.0]], np.float32), "a": {"b": np.array([7], np.uint8)}}
-    stream = b'["a/b","uint8",[1]]\n\x07' + b'["w","float32",[1,2]]\n\x00\x00\x80\x3f\x00\x00\x00\xc0'
+    bytes_of_w = b"\x00\x00\x80\x3f\x00\x00\x00\xc0"
+    stream = b'["a/b","uint8",[1]]\n' + hashlib.sha256(b"\x07").digest()
+    stream += b'["w","float32",[1,2]]\n' + hashlib.sha256(bytes_of_w).digest()
     assert params_digest(params) == hashlib.sha256(stream).hexdigest()
 
 
@@ -20,6 +22,33 @@ def test_one_digest_for_one_tree_wherever_it_lies():
     assert params_digest({name: jnp.asarray(leaf) for name, leaf in params.items()}) == digest
     assert params_digest({**params, "b": np.asfortranarray(params["b"])}) == digest
     assert params_digest({**params, "b": params["b"].astype(">f4")}) == digest
+
+
+def test_a_leaf_that_is_dealt_out_is_the_digests_of_its_parts():
+    w, v = np.arange(12, dtype=np.float32).reshape(2, 6), np.ones(2, np.float32)
+    digest = ParamsDigest(parts=3, axes={"w": 1, "v": None})
+    parts = b"".join(hashlib.sha256(w[:, at : at + 2].tobytes()).digest() for at in (0, 2, 4))
+    stream = b'["v","float32",[2]]\n' + hashlib.sha256(v.tobytes()).digest()
+    stream += b'["w","float32",[2,6]]\n' + parts
+    assert digest({"w": w, "v": v}) == hashlib.sha256(stream).hexdigest()
+    assert (
+        digest({"w": jnp.asarray(w), "v": v}) == digest({"w": w, "v": v}) != params_digest({"w": w, "v": v})
+    )
+
+
+def test_what_another_host_holds_is_asked_of_it():
+    w = np.arange(12, dtype=np.float32).reshape(2, 6)
+    asked = []
+
+    def exchanged(own):
+        asked.append(own)
+        return {**own, "w#1": "11" * 32}
+
+    first = hashlib.sha256(w[:, :3].tobytes()).digest()
+    stream = b'["w","float32",[2,6]]\n' + first + bytes([0x11] * 32)
+    found = ParamsDigest(parts=2, axes={"w": 1}, exchanged=exchanged)({"w": w})
+    assert found == hashlib.sha256(stream).hexdigest()
+    assert set(asked[0]) == {"w#0", "w#1"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""One node on several hosts: how its processes find each other (``--distributed``)."""
+
+import importlib
+import re
+from typing import Any
+
+from gauntlet_jax.cli.run_folder import UsageError
+
+_ADDRESSED = re.compile(r"([A-Za-z0-9.-]+:[0-9]{1,5}|\[[0-9a-fA-F:]+\]:[0-9]{1,5}),([0-9]{1,5}),([0-9]{1,5})")
+
+
+def hosts_of(distributed: str | None) -> Any:
+    """Joins the processes of a node, before anything else asks JAX for its devices.
+
+    Args:
+      distributed: None for a node that is one process; "auto" where the machine says who the others are (TPU pods, GKE, Slurm);
+        "HOST:PORT,COUNT,INDEX" elsewhere: where the first process listens, how many there are, and which one this is.
+
+    Returns:
+      ``nodes.hosts.Hosts``.
+
+    Raises:
+      UsageError: it is none of these, or the others were not found.
+    """
+    named = _ADDRESSED.fullmatch(distributed or "")
+    if distributed not in (None, "auto") and named is None:
+        raise UsageError(
+            f"--distributed {distributed!r}: expected auto, or HOST:PORT,COUNT,INDEX such as 10.0.0.1:8476,4,0"
+        )
+    if named is not None and not int(named[3]) < int(named[2]):
+        raise UsageError(f"--distributed: process {named[3]} of {named[2]}: they are numbered from 0")
+    hosts = importlib.import_module("gauntlet_jax.nodes.hosts")
+    if distributed is None:
+        return hosts.SoleHost()
+    jax = importlib.import_module("jax")
+    try:
+        if named is None:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(named[1], int(named[2]), int(named[3]))
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"--distributed {distributed}: the other processes of this node were not found: {str(error).splitlines()[0]}"
+        ) from error
+    return hosts.SeveralHosts()
