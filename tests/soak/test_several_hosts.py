@@ -31,7 +31,7 @@ def test_two_processes_of_four_devices_are_one_of_eight(tmp_path):
     def home(name: str) -> Home:
         devices = "4" if name.startswith("P1") else "8"
         return Home(
-            (store / name.split("-")[0]).as_uri(),
+            (store / name.split("-", maxsplit=1)[0]).as_uri(),
             ["--allow-folder", str(store)],
             {"JAX_NUM_CPU_DEVICES": devices},
         )
