@@ -101,7 +101,8 @@ def run_node(
         living = build(config, node, found, given)
         with closing(living):
             say("ready")
-            living.live(prepare.agreed(stop, hosts))
+            with distribution.ending_together(hosts, say):
+                living.live(prepare.agreed(stop, hosts))
     if stop.is_set():
         say("stopped")
     return 0
