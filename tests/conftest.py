@@ -1,6 +1,10 @@
 """What every test runs under: eight CPU devices, a compilation cache, and checked shapes."""
 
+import os
 from pathlib import Path
+
+# Before JAX is there, and for every process that a test starts: libtpu is installed to compile for TPUs, not to look for one.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jaxtyping
