@@ -55,7 +55,8 @@ def abstract_task(
     key = jax.eval_shape(lambda: jax.random.key(0))
     if config.build_model is None:
         shapes = jax.eval_shape(functools.partial(init_params, config.model), key)
-        return _task(config, shapes, make_loss_fn(config.model), stacked_axes(shapes), _mesh(config, devices))
+        mesh = _mesh(config, devices)
+        return _task(config, shapes, make_loss_fn(config.model, mesh), stacked_axes(shapes), mesh)
     build, losses = config.build_model, []
 
     def init(key: jax.Array) -> Params:

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "peer": "take part in a shared run as a peer: train, compress, upload, be paid",
     "validator": "take part in a shared run as a validator: judge, post, veto",
     "doctor": "look for what would keep a peer or a validator from taking part, before it does",
+    "plan": "say whether a run fits chips that need not be there, and how long its rounds take",
     "follow": "watch a shared run from outside, and keep its records for report and explain",
     "report": "write a run as one self-contained HTML page",
     "lab": "study small runs: whether several identities of one strategist pay",

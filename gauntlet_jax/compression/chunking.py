@@ -51,13 +51,15 @@ class Layout(NamedTuple):
         return math.prod(self.grid)
 
     def cut_axis(self, parts: int) -> int | None:
-        """The axis along which the tensor is dealt out into equal parts, between blocks: the one with more blocks, the first of
-        equals. None where it stays whole: in one part, where neither axis divides, and for vectors.
+        """The axis along which the tensor is dealt out into equal parts, between blocks.
+
+        The one whose blocks can be halved more often, since devices come in powers of two; then the one with more blocks, the
+        first of equals. None where it stays whole: in one part, where neither axis divides, and for vectors.
         """
         if parts == 1 or len(self.block) == 1:
             return None
         axes = [axis for axis in (self.stack, self.stack + 1) if self.grid[axis] % parts == 0]
-        return max(axes, key=lambda axis: self.grid[axis], default=None)
+        return max(axes, key=lambda axis: (self.grid[axis] & -self.grid[axis], self.grid[axis]), default=None)
 
 
 def block_side(length: int, *, largest: int = 64) -> int:

@@ -155,6 +155,7 @@ def test_a_piece_cut_between_blocks_is_cut_like_the_whole():
         ((4, 512), 1, 4, None),  # a stack of vectors
         ((512,), 0, 2, None),
         ((262_208, 8192), 0, 64, 1),  # 4097 blocks of 64
+        ((32_000, 2048), 0, 4, 1),  # 500 blocks could be dealt out to 4, but no further
     ],
 )
 def test_the_axis_along_which_a_tensor_is_dealt_out(shape, stack, parts, axis):

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,30 +34,48 @@ def test_blocks_are_scipys(shape):
     blocks = np.asarray(chunks, np.float64).reshape(-1, *layout.block)
     axes = tuple(range(1, blocks.ndim))
     expected = scipy.fft.dctn(blocks, norm="ortho", axes=axes).reshape(chunks.shape)
-    coefficients = dct(chunks, layout)
+    coefficients = dct(chunks, layout.block)
     np.testing.assert_allclose(coefficients, expected, atol=5e-6)
-    np.testing.assert_allclose(idct(coefficients, layout), chunks, atol=5e-6)
-    np.testing.assert_allclose(dct(idct(chunks, layout), layout), chunks, atol=5e-6)
+    np.testing.assert_allclose(idct(coefficients, layout.block), chunks, atol=5e-6)
+    np.testing.assert_allclose(dct(idct(chunks, layout.block), layout.block), chunks, atol=5e-6)
 
 
 def test_length_is_kept_and_a_constant_is_one_coefficient():
     layout, chunks = blocks_of((64, 128))
-    norms = np.linalg.norm(np.asarray(chunks, np.float64), axis=1)
-    np.testing.assert_allclose(np.linalg.norm(dct(chunks, layout), axis=1), norms, rtol=1e-6)
-    flat = np.asarray(dct(jnp.full_like(chunks, 3.0), layout))
-    np.testing.assert_allclose(flat[:, 0], 3.0 * 64, rtol=1e-6)
-    np.testing.assert_allclose(flat[:, 1:], 0.0, atol=1e-4)
+    norms = np.linalg.norm(np.asarray(chunks, np.float64), axis=-1)
+    np.testing.assert_allclose(np.linalg.norm(dct(chunks, layout.block), axis=-1), norms, rtol=1e-6)
+    flat = np.asarray(dct(jnp.full_like(chunks, 3.0), layout.block))
+    np.testing.assert_allclose(flat[..., 0], 3.0 * 64, rtol=1e-6)
+    np.testing.assert_allclose(flat[..., 1:], 0.0, atol=1e-4)
 
 
 def test_one_coefficient_is_a_wave_in_its_own_block():
     layout = layout_of((6, 8), largest=4)
-    coefficients = np.zeros((layout.chunks, layout.size), np.float32)
-    coefficients[1, 1 * layout.block[1] + 2] = 1.0  # the second block: rows 0-2, columns 4-7
+    coefficients = np.zeros((*layout.grid, layout.size), np.float32)
+    coefficients[0, 1, 1 * layout.block[1] + 2] = 1.0  # the second block: rows 0-2, columns 4-7
     rows, columns = layout.block
     assert (rows, columns) == (3, 4)
     wave = np.outer(dct_matrix(3)[1], dct_matrix(4)[2])
     expected = np.zeros((6, 8), np.float32)
     expected[:3, 4:] = wave
     np.testing.assert_allclose(
-        from_blocks(idct(jnp.asarray(coefficients), layout), layout), expected, atol=1e-6
+        from_blocks(idct(jnp.asarray(coefficients), layout.block), layout), expected, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("block", [(64, 64), (45, 7), (64, 1), (8, 64), (64,), (5,)])
+@pytest.mark.parametrize("transform", [dct, idct])
+def test_a_block_has_the_same_bits_whatever_lies_beside_it(block, transform):
+    """Shards hold a few blocks each, one device all of them: a product of matrices may round a row by the number of rows."""
+    size = int(np.prod(block))
+    blocks = np.random.default_rng(0).normal(size=(65, size)).astype(np.float32)
+    whole = np.asarray(transform(jnp.asarray(blocks), block))
+    for count in (1, 2, 3, 7, 8, 31, 64):
+        for start in (0, 65 - count):
+            piece = np.asarray(transform(jnp.asarray(blocks[start : start + count]), block))
+            assert piece.tobytes() == whole[start : start + count].tobytes()
+            inside = jax.jit(lambda b: transform(b * 1.0, block) + 0.0)(blocks[start : start + count])
+            np.testing.assert_array_equal(inside, piece)
+    np.testing.assert_array_equal(
+        transform(jnp.asarray(blocks).reshape(5, 13, size), block).reshape(65, size), whole
     )

@@ -130,3 +130,23 @@ def test_faults_of_a_stranger(fault):
     decoded, well_formed = unpack(size, k)(pack(size)(indices))
     assert not well_formed
     assert np.asarray(decoded).max() < size
+
+
+def by_hand(indices, size):
+    """Elias-Fano code of one block, bit by bit, as a row of bytes."""
+    low_bits, bitmap_bits, length = index_code(size, len(indices))
+    bits = [0] * (8 * length)
+    for number, index in enumerate(indices):
+        bits[(index >> low_bits) + number] = 1
+        for bit in range(low_bits):
+            bits[bitmap_bits + number * low_bits + bit] = index >> bit & 1
+    return [sum(bits[8 * at + bit] << bit for bit in range(8)) for at in range(length)]
+
+
+@pytest.mark.parametrize(("size", "k"), [(7, 3), (64, 32), (1248, 32), (4096, 32), (4096, 64)])
+def test_plain_python_codes_the_same(size, k):
+    indices = draw(size, k, 4, seed=size + k)
+    np.testing.assert_array_equal(pack(size)(indices), [by_hand(row.tolist(), size) for row in indices])
+    grid = pack_indices(jnp.asarray(indices).reshape(2, 2, k), size)
+    np.testing.assert_array_equal(grid.reshape(4, -1), pack(size)(indices))
+    np.testing.assert_array_equal(unpack_indices(grid, size, k)[0].reshape(4, k), indices)

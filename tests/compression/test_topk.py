@@ -31,9 +31,26 @@ def test_magnitude_counts_the_sign_is_kept_and_ties_go_to_the_smaller_index():
     np.testing.assert_array_equal(values, [[-5.0, 5.0], [2.0, -2.0], [0.0, -1.0]])
 
 
-@pytest.mark.parametrize("k", [1, 32, 63, 64])
-def test_numpy_selects_the_same(k):
-    check(np.random.default_rng(k).normal(size=(5, 64)).astype(np.float32), k)
+@pytest.mark.parametrize(
+    ("size", "k"), [(64, 1), (64, 32), (64, 63), (64, 64), (4096, 32), (4096, 64), (1248, 8), (315, 32)]
+)
+def test_numpy_selects_the_same(size, k):
+    rng = np.random.default_rng(k)
+    check(rng.normal(size=(5, size)).astype(np.float32), k)
+    check(rng.integers(-3, 4, (5, size)).astype(np.float32), k)  # ties everywhere
+    check(np.where(rng.random((5, size)) < 0.003, 1e-38, 0.0).astype(np.float32), k)  # hardly anything there
+
+
+def test_axes_before_the_last_are_as_many_blocks():
+    blocks = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 256)).astype(np.float32))
+    indices, values = top_k(blocks, 8)
+    assert indices.shape == values.shape == (2, 3, 8)
+    for at in np.ndindex(2, 3):
+        alone = top_k(blocks[at][None], 8)
+        np.testing.assert_array_equal(indices[at], alone[0][0])
+        np.testing.assert_array_equal(
+            scatter_add(blocks, indices, -values)[at], scatter_add(blocks[at][None], *alone[:1], -alone[1])[0]
+        )
 
 
 @settings(max_examples=20, deadline=None)
