@@ -93,7 +93,8 @@ def _largest(keys: Int[Array, "rows size"], k: int) -> Int[Array, "rows k"]:
         trial = threshold | (jnp.int32(1) << (30 - step))
         return jnp.where((count(trial[:, None]) >= k)[:, None], trial[:, None], threshold[:, None])[:, 0]
 
-    threshold = jax.lax.fori_loop(0, 31, bisect, jnp.zeros(rows, jnp.int32))[:, None]
+    # Zeros made of the keys, so that inside shard_map they are known to differ from device to device.
+    threshold = jax.lax.fori_loop(0, 31, bisect, keys[:, 0] & 0)[:, None]
     above, equal = to_words(padded > threshold), to_words(padded == threshold)
     room = k - jnp.sum(jax.lax.population_count(above).astype(jnp.int32), axis=1)
     return places_of(above | keep_lowest(equal, room), k)
