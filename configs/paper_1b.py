@@ -51,7 +51,7 @@ def get_config() -> Config:
             heldout=384,
         ),
         compression=CompressionConfig(
-            method="demo", beta=0.999, k=32, bits=8, norm="tensor", divisor="peers", parts=4
+            method="demo", beta=0.999, k=32, bits=8, norm="tensor", divisor="peers", parts=16
         ),
         learning_rate=ScheduleConfig(
             peak=4e-4, warmup_rounds=250, schedule_rounds=20_000, final_fraction=0.1

@@ -49,7 +49,7 @@ def get_config() -> Config:
             heldout=30 * 192,
         ),
         compression=CompressionConfig(
-            method="sparseloco", beta=0.95, k=64, bits=2, inner_steps=30, inner_learning_rate=2e-4, parts=8
+            method="sparseloco", beta=0.95, k=64, bits=2, inner_steps=30, inner_learning_rate=2e-4, parts=32
         ),
         learning_rate=ScheduleConfig(peak=1.0, warmup_rounds=0, schedule_rounds=10_000, final_fraction=0.65),
         validator=ValidatorRules(sample_size=2),

@@ -166,7 +166,8 @@ class Payload:
 
     def _holders(self, part: int) -> set[int]:
         """The processes whose devices hold every entry of a part."""
-        found = set(range(jax.process_count()))
+        # Of the mesh, which may be one that is only planned, and not this machine's.
+        found = {device.process_index for device in self._leaves[0].sharding.device_set}
         for leaf in self._of(part) if len(found) > 1 else ():
             found &= holders(leaf.sharding, leaf.shapes.scales.shape, self._slab_of(leaf, "scales", part))
         if not found:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -88,9 +89,12 @@ def make_mesh(
         raise ValueError(
             f"mesh: {data}x{fsdp}x{tensor} (data x fsdp x tensor) needs {wanted} devices, {len(devices)} are there"
         )
-    return jax.make_mesh(
-        (data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted]
-    )
+    shape, chosen, kinds = (data, fsdp, tensor), devices[:wanted], (AxisType.Auto,) * 3
+    if tensor == 1:
+        return jax.make_mesh(shape, AXES, axis_types=kinds, devices=chosen)
+    # The chips of a host next to each other: what is cut over tensor should not leave it.
+    hosts = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(hosts).reshape(shape), AXES, axis_types=kinds)
 
 
 def make_shardings(mesh: Mesh, params: Params, *, stacked: Any | None = None, parts: int = 1) -> Shardings:

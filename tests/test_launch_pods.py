@@ -1,0 +1,380 @@
+"""The launchers of pods: what they would do, what they do twice, and what they refuse; with stand-ins for the clouds' own tools."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+LAUNCH = ROOT / "launch"
+RUN = ["--ledger", "https://l.example.org", "--bucket", "file:///buckets/ada"]
+ZONE = ["--zone", "us-west4-a"]
+NFS = ["--nfs", "10.0.0.2:/share"]
+PEER = "peer --ledger https://l.example.org --name ada --bucket file:///buckets/ada"
+
+# A stand-in writes down how it was called, and answers from a script of states: the n-th call of a kind gets the n-th answer,
+# the last one for ever.
+STAND_IN = """#!/usr/bin/env python3
+import json, pathlib, sys
+folder = pathlib.Path(__file__).parent
+words = sys.argv[1:]
+with (folder / "calls").open("a") as file:
+    file.write(json.dumps([pathlib.Path(__file__).name, *words]) + "\\n")
+answers = json.loads((folder / "answers").read_text())
+line = " ".join(words)
+for kind, replies in answers.items():
+    if kind in line:
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        (folder / "answers").write_text(json.dumps(answers))
+        if reply == "absent":
+            print("ERROR: NOT_FOUND: it is not there", file=sys.stderr)
+            sys.exit(1)
+        print(reply)
+        break
+"""
+
+
+class Cloud:
+    """Stand-ins for a cloud's tools, on a PATH of their own."""
+
+    def __init__(self, folder: Path, *names: str):
+        self.folder = folder
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(STAND_IN)
+            (folder / name).chmod(0o755)
+
+    def answer(self, **kinds: list[str]) -> None:
+        """Sets the answers by a text that a call's words have (_ stands for a space)."""
+        (self.folder / "answers").write_text(json.dumps({k.replace("_", " "): v for k, v in kinds.items()}))
+        (self.folder / "calls").write_text("")
+
+    def calls(self) -> list[str]:
+        """What was called, without the looks at the state."""
+        rows = [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
+        return [" ".join(row) for row in rows if not {"describe", "queue", "squeue"} & set(row)]
+
+
+def launch(script, *words, path=None, environment=None, **options):
+    env = {"PATH": os.environ["PATH"] if path is None else f"{path}:{os.environ['PATH']}", "HOME": "/nowhere"}
+    return subprocess.run(
+        [str(LAUNCH / script), *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**env, **(environment or {})},
+        **options,
+    )
+
+
+def dry(script, *words, **options):
+    found = launch(script, *words, "--dry-run", **options)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "arguments.bash"])
+def test_the_rest_of_the_shell_is_sound(name):
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("shellcheck is missing")
+    found = subprocess.run(
+        [shellcheck, "--external-sources", str(LAUNCH / name)], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout
+
+
+def test_a_pod_slice_before_it_is_asked_for():
+    lines = dry("tpu_pod.sh", "run", "--name", "ada", *ZONE, *NFS, *RUN, "--spot").splitlines()
+    assert lines[0] == (
+        "gcloud compute tpus queued-resources create ada --node-id ada --zone us-west4-a"
+        " --accelerator-type v5litepod-16 --runtime-version v2-alpha-tpuv5-lite --spot"
+    )
+    home = "--home /mnt/gauntlet/ada --distributed auto"
+    assert f"ExecStart=/opt/gauntlet/venv/bin/gauntlet {PEER} {home}" in lines
+    assert "Restart=on-failure" in lines and "WorkingDirectory=/mnt/gauntlet/ada" in lines
+    assert lines[-3].endswith("sudo systemctl enable --quiet --now gauntlet-ada")
+    setup = "\n".join(lines).split("SCRIPT\n")[0].split("<<'SCRIPT'\n")[1]
+    assert subprocess.run(["bash", "-n"], input=setup, text=True, check=False).returncode == 0
+    assert dry("tpu_pod.sh", "delete", "--name", "ada", *ZONE) == (
+        "gcloud compute tpus queued-resources delete ada --zone us-west4-a --force --quiet\n"
+    )
+
+
+def test_a_slurm_job_before_it_is_submitted(tmp_path):
+    program = tmp_path / "gauntlet"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    words = ["--name", "ada", "--home", "/shared/ada", "--nodes", "2", "--gpus", "8", "--gauntlet", program]
+    assert dry("slurm.sh", "run", *words, *RUN).splitlines() == [
+        "mkdir -p -m 0700 /shared/ada",
+        "sbatch --parsable --job-name=gauntlet-ada --nodes=2 --output=/shared/ada/slurm.log --gpus-per-node=8"
+        f" {LAUNCH}/slurm.sbatch 20 '' {program} {PEER} --home /shared/ada --distributed auto",
+    ]
+
+
+def test_a_job_of_skypilot_before_it_is_launched():
+    line = dry("sky.sh", "run", "--name", "ada", "--nodes", "2", *NFS, *RUN, "--spot")
+    assert line.startswith(
+        "sky jobs launch --yes --detach-run --name gauntlet-ada --num-nodes 2 --gpus H100:8 --use-spot --env NAME=ada"
+    )
+    assert "--env PEER_HOME=/mnt/gauntlet/ada" in line and line.endswith(f"{LAUNCH}/sky.yaml\n")
+    assert "secret" not in line
+
+
+POD = {
+    "type": "object",
+    "required": ["containers", "restartPolicy", "nodeSelector", "volumes"],
+    "properties": {
+        "restartPolicy": {"enum": ["Never", "OnFailure"]},
+        "nodeSelector": {"type": "object", "additionalProperties": {"type": "string"}},
+        "tolerations": {"type": "array", "items": {"required": ["key", "operator", "effect"]}},
+        "containers": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name", "image", "resources"],
+                "properties": {
+                    "image": {"type": "string", "minLength": 1},
+                    "args": {"type": "array", "items": {"type": "string"}},
+                    "ports": {"type": "array", "items": {"required": ["containerPort"]}},
+                    "resources": {
+                        "properties": {
+                            "limits": {"properties": {"google.com/tpu": {"type": "integer", "minimum": 1}}}
+                        }
+                    },
+                },
+            },
+        },
+        "volumes": {"type": "array", "items": {"required": ["name"]}},
+    },
+}
+JOB = {
+    "type": "object",
+    "required": ["template", "completionMode", "parallelism", "completions"],
+    "properties": {
+        "completionMode": {"enum": ["Indexed", "NonIndexed"]},
+        "parallelism": {"type": "integer", "minimum": 1},
+        "completions": {"type": "integer", "minimum": 1},
+        "backoffLimit": {"type": "integer", "minimum": 0},
+        "podFailurePolicy": {
+            "required": ["rules"],
+            "properties": {
+                "rules": {
+                    "items": {
+                        "required": ["action"],
+                        "properties": {"action": {"enum": ["FailJob", "Ignore", "Count", "FailIndex"]}},
+                    }
+                }
+            },
+        },
+        "template": {"type": "object", "required": ["spec"], "properties": {"spec": POD}},
+    },
+}
+JOB_SET = {
+    "type": "object",
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "jobset.x-k8s.io/v1alpha2"},
+        "kind": {"const": "JobSet"},
+        "metadata": {
+            "required": ["name"],
+            "properties": {"name": {"type": "string", "pattern": "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"}},
+        },
+        "spec": {
+            "type": "object",
+            "required": ["replicatedJobs"],
+            "additionalProperties": False,
+            "properties": {
+                "network": {"properties": {"enableDNSHostnames": {"type": "boolean"}}},
+                "failurePolicy": {
+                    "properties": {
+                        "maxRestarts": {"type": "integer"},
+                        "rules": {
+                            "items": {
+                                "required": ["action"],
+                                "properties": {
+                                    "action": {
+                                        "enum": [
+                                            "FailJobSet",
+                                            "RestartJobSet",
+                                            "RestartJobSetAndIgnoreMaxRestarts",
+                                        ]
+                                    }
+                                },
+                            }
+                        },
+                    }
+                },
+                "replicatedJobs": {
+                    "type": "array",
+                    "items": {
+                        "required": ["name", "template"],
+                        "properties": {
+                            "replicas": {"type": "integer"},
+                            "template": {"properties": {"spec": JOB}},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+TASK = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string"},
+        "num_nodes": {"type": "integer", "minimum": 1},
+        "resources": {"type": "object"},
+        "envs": {"type": "object", "additionalProperties": {"type": "string"}},
+        "secrets": {"type": "object", "additionalProperties": {"type": "string"}},
+        "setup": {"type": "string"},
+        "run": {"type": "string"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("topology", "hosts", "chips"),
+    [("v5e:4x4", 4, 4), ("v5e:2x4", 1, 8), ("v5p:2x2x4", 4, 4), ("v6e:4x8", 8, 4)],
+)
+def test_the_manifests_follow_their_schemas(topology, hosts, chips):
+    words = ["--name", "ada", "--image", "r/p:1", "--topology", topology, "--spot", *RUN]
+    volume, job_set = yaml.safe_load_all(launch("gke.sh", "render", *words).stdout)
+    jsonschema.validate(job_set, JOB_SET)
+    assert volume["kind"] == "PersistentVolumeClaim"
+    assert volume["spec"]["accessModes"] == ["ReadWriteMany" if hosts > 1 else "ReadWriteOnce"]
+    job = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert job["parallelism"] == job["completions"] == hosts
+    pod = job["template"]["spec"]
+    container = pod["containers"][0]
+    assert container["resources"]["limits"] == {"google.com/tpu": chips}
+    assert container["args"] == f"{PEER} --home /home/gauntlet --distributed auto".split()
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == topology.split(":")[1]
+    assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+
+
+def test_the_task_of_skypilot_follows_its_schema_and_is_sound_shell():
+    task = yaml.safe_load((LAUNCH / "sky.yaml").read_text())
+    jsonschema.validate(task, TASK)
+    for part in ("setup", "run"):
+        assert subprocess.run(["bash", "-n"], input=task[part], text=True, check=False).returncode == 0
+
+
+def test_creating_twice_creates_once_and_a_lost_slice_is_asked_for_again(tmp_path):
+    cloud = Cloud(tmp_path / "bin", "gcloud")
+    words = ["create", "--name", "ada", *ZONE, "--poll", "1"]
+
+    def create(requests: list[str], nodes: list[str]) -> list[str]:
+        cloud.answer(**{"queued-resources_describe": requests, "tpu-vm_describe": nodes})
+        found = launch("tpu_pod.sh", *words, path=cloud.folder)
+        assert found.returncode == 0, found.stderr
+        return [" ".join(call.split()[3:5]) for call in cloud.calls()]
+
+    assert create(["absent", "PROVISIONING", "ACTIVE"], ["CREATING", "READY"]) == ["queued-resources create"]
+    assert create(["ACTIVE"], ["READY"]) == []
+    again = ["queued-resources delete", "queued-resources create"]
+    assert create(["ACTIVE", "absent", "ACTIVE"], ["PREEMPTED", "READY"]) == again
+    assert create(["SUSPENDED", "absent", "ACTIVE"], ["READY"]) == again
+
+
+def test_deleting_what_is_gone_is_fine(tmp_path):
+    cloud = Cloud(tmp_path / "bin", "gcloud")
+    for state, deletes in (("ACTIVE", 1), ("absent", 0), ("DELETING", 0)):
+        cloud.answer(**{"queued-resources_describe": [state]})
+        found = launch("tpu_pod.sh", "delete", "--name", "ada", *ZONE, path=cloud.folder)
+        assert found.returncode == 0, found.stderr
+        assert len(cloud.calls()) == deletes
+
+
+def test_a_slurm_job_that_is_in_the_queue_is_not_submitted_again(tmp_path):
+    cloud = Cloud(tmp_path / "bin", "squeue", "sbatch")
+    words = ["run", "--name", "ada", "--home", tmp_path / "ada", "--gauntlet", "/bin/true", *RUN]
+    cloud.answer(noheader=["7 RUNNING"])
+    assert "nothing to do" in launch("slurm.sh", *words, path=cloud.folder).stdout and cloud.calls() == []
+    cloud.answer(noheader=[""], parsable=["8"])
+    assert launch("slurm.sh", *words, path=cloud.folder).returncode == 0
+    assert len(cloud.calls()) == 1 and "--job-name=gauntlet-ada" in cloud.calls()[0]
+
+
+def test_a_job_of_skypilot_that_is_there_is_not_launched_again(tmp_path):
+    cloud = Cloud(tmp_path / "bin", "sky")
+    words = ["run", "--name", "ada", *NFS, *RUN]
+    for queue, launches in (('[{"job_name": "gauntlet-ada"}]', 0), ("[]", 1)):
+        cloud.answer(jobs_queue=[queue], jobs_launch=["ok"])
+        assert launch("sky.sh", *words, path=cloud.folder).returncode == 0
+        assert len(cloud.calls()) == launches
+
+
+def test_credentials_are_on_no_command_line(tmp_path):
+    secret = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "verysecretindeed"}
+    bucket = ["--ledger", "https://l.example.org", "--bucket", "s3://ada/run?endpoint=https://s.example.org"]
+    cloud = Cloud(tmp_path / "bin", "gcloud", "sky", "kubectl")
+    cloud.answer(
+        **{"queued-resources_describe": ["ACTIVE"], "tpu-vm_describe": ["READY"], "jobs_queue": ["[]"]}
+    )
+    runs = [
+        ("tpu_pod.sh", [*ZONE, *NFS]),
+        ("sky.sh", NFS),
+        ("gke.sh", ["--image", "r/p:1"]),
+    ]
+    for script, words in runs:
+        found = launch(script, "run", "--name", "ada", *words, *bucket, path=cloud.folder, environment=secret)
+        assert found.returncode == 0, found.stderr
+        said = (
+            found.stdout
+            + found.stderr
+            + dry(script, "run", "--name", "ada", *words, *bucket, environment=secret)
+        )
+        assert "verysecret" not in said and "AKIA" not in said
+    assert cloud.calls() and not any("verysecret" in call or "AKIA" in call for call in cloud.calls())
+    without = launch("sky.sh", "run", "--name", "ada", *NFS, *bucket)
+    assert without.returncode == 2 and "AWS_ACCESS_KEY_ID is not set" in without.stderr
+
+
+@pytest.mark.parametrize("script", ["tpu_pod.sh", "gke.sh", "slurm.sh", "sky.sh"])
+@pytest.mark.parametrize("value", ["x; rm -rf ~", "$(id)", "a\nb", "a'b", 'a"b', "-x", "", "x" * 99])
+def test_a_name_that_could_become_a_command_is_refused(script, value):
+    found = launch(script, "delete", "--name", value, *(ZONE if script == "tpu_pod.sh" else []), "--dry-run")
+    assert found.returncode == 2 and found.stdout == ""
+    assert "--name" in found.stderr and "\n" not in found.stderr.strip("\n")
+
+
+@pytest.mark.parametrize("word", ["--behavior;id", "$(id)", "a b", "`id`"])
+def test_more_flags_are_checked_too(word):
+    found = launch("sky.sh", "run", "--name", "ada", *NFS, *RUN, "--dry-run", "--", word)
+    assert found.returncode == 2 and found.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fly"], "no action"),
+        (["create", "--colour", "x"], "no option"),
+        (["create", "--name", "ada"], "needs --zone"),
+        (["run", "--name", "ada", *ZONE, *RUN], "needs --nfs or --home"),
+        (["create", "--name", "ada", "--zone", "moon"], "a zone such as"),
+    ],
+)
+def test_wrong_use_of_a_launcher_is_one_line(words, told):
+    found = launch("tpu_pod.sh", *words)
+    assert found.returncode == 2 and told in found.stderr and found.stderr.count("\n") == 1
+
+
+def test_a_node_that_was_told_to_stop_is_no_run_that_is_over(tmp_path):
+    until_over = LAUNCH / "until_over.sh"
+    assert subprocess.run([until_over, "true"], check=False).returncode == 0
+    assert subprocess.run([until_over, "sh", "-c", "exit 3"], check=False).returncode == 3
+    node = "trap 'exit 0' TERM; echo ready; while true; do sleep 0.1; done"
+    with subprocess.Popen([until_over, "bash", "-c", node], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(timeout=20) == 143
