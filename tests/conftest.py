@@ -28,9 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what needs a node, or a wallet on it, that was not given."""
+    """Leaves out what needs a node, or a wallet on it, that was not given, and what has no smaller form than its full one."""
 
     def is_possible(item: pytest.Item) -> bool:
+        if any(mark.kwargs.get("full_only") for mark in item.iter_markers("slow")):
+            return config.getoption("--full")
         marks = list(item.iter_markers("chain"))
         needs_wallet = any(mark.kwargs.get("wallet") for mark in marks)
         return not marks or bool(

@@ -86,8 +86,9 @@ def test_the_first_parameters_are_the_same_bits_and_lie_in_pieces(mesh):
     assert task.params["embedding"]["embedding"].addressable_shards[0].data.shape[0] == 448
 
 
-@pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize(
+    ("kind", "mesh"), [("demo", (1, 4, 2)), ("demo", (2, 2, 2)), ("sparseloco", (1, 4, 2))]
+)
 def test_the_same_gradient_is_encoded_to_the_same_bits(kind, mesh):
     expected, left = encoded(kind, ONE)
     arrays, residual = encoded(kind, mesh)
@@ -99,7 +100,7 @@ def test_the_same_gradient_is_encoded_to_the_same_bits(kind, mesh):
     assert np.any(arrays[0]["codes"] != arrays[1]["codes"])
 
 
-@pytest.mark.parametrize(("kind", "mesh"), [("demo", (1, 4, 2)), ("sparseloco", (2, 2, 2))])
+@pytest.mark.parametrize(("kind", "mesh"), [("demo", (1, 4, 2)), ("sparseloco", (1, 4, 2))])
 def test_encoding_says_nothing_between_devices(kind, mesh):
     _, steps = node(kind, mesh)
     work = {one.name: one for one in steps.work()}
@@ -166,9 +167,7 @@ def on_one_device(kind):
     return round_of(kind, ONE)
 
 
-@pytest.mark.parametrize(
-    ("kind", "mesh"), [("demo", (2, 2, 2)), ("demo", (1, 4, 2)), ("sparseloco", (1, 4, 2))]
-)
+@pytest.mark.parametrize(("kind", "mesh"), [("demo", (2, 2, 2)), ("sparseloco", (1, 4, 2))])
 def test_a_round_on_several_devices_is_that_of_one(kind, mesh):
     """Floats are added in another order, so losses agree to 1e-5, gradients to 1e-4 of the largest, and nearly all signs."""
     one, several = on_one_device(kind), round_of(kind, mesh)

@@ -62,7 +62,8 @@ def plan(config: Config, flags: PlanFlags) -> int:
     if flags.json:
         print(json.dumps(as_json(config, made, notes, advice), indent=2))
     else:
-        show(Console(), config, made, notes, advice)
+        # In a file nothing is cut off.
+        show(Console(width=None if sys.stdout.isatty() else 150), config, made, notes, advice)
     return 0 if made.fits else 1
 
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from gauntlet_jax.nodes.stopwatch import Work
 from gauntlet_jax.planning.compiled_program import Analysis, analyze, bytes_wanted
 
+_STACK_BYTES = 256 * 2**20
+
 
 class Outcome(NamedTuple):
     """What became of a step.
@@ -73,8 +75,13 @@ def compile_steps(work: Sequence[Work], *, devices: int, threads: int = 2) -> It
             except BaseException as error:
                 done.put(error)  # raised again by whoever waits
 
-    for _ in range(min(threads, len(work))):
-        threading.Thread(target=run, daemon=True).start()
+    # The TPU's compiler recurses deeply: on a thread's usual stack it has been seen to overflow.
+    usual = threading.stack_size(_STACK_BYTES)
+    try:
+        for _ in range(min(threads, len(work))):
+            threading.Thread(target=run, daemon=True).start()
+    finally:
+        threading.stack_size(usual)
     for _ in work:
         outcome = done.get()
         if isinstance(outcome, BaseException):

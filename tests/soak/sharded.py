@@ -10,12 +10,12 @@ from gauntlet_jax.training.model import DecoderConfig
 
 
 def get_config() -> Config:
-    """Three rounds of fourteen seconds."""
+    """Two rounds of fourteen seconds."""
     return dataclasses.replace(
         small(),
         name="sharded",
         peers=(PeerConfig("P1"), PeerConfig("P2")),
-        rounds=3,
+        rounds=2,
         slots=2,
         # Attention's two by two blocks of 64 stay whole; all other matrices are dealt out.
         model=DecoderConfig(width=128, layers=2, heads=2, kv_heads=2, intermediate=256, scan=True),

@@ -74,12 +74,10 @@ def test_two_processes_of_four_devices_are_one_of_eight(tmp_path, coordinator, h
     assert parts == ["payload", "payload_0", "payload_1", "payload_2", "payload_3"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(full_only=True)
 def test_a_host_that_is_killed_ends_its_node_which_goes_on_when_all_are_started_again(
-    tmp_path, coordinator, home, full
+    tmp_path, coordinator, home
 ):
-    if not full:
-        return  # two minutes of rounds; the parts of it are in tests/nodes/test_hosts.py
     config = tmp_path / "longer.py"
     config.write_text(
         f"import dataclasses, sys\nsys.path.insert(0, {str(CONFIG.parent)!r})\nfrom sharded import get_config as shorter\n\n\n"

@@ -1,6 +1,6 @@
 """Two validators and six peers for hours in little: killed, cut off, slowed and joined, they lose no round and stay equal.
 
-10 rounds and 3 kills, or with --full 60 rounds and 15 kills, over a folder and over a real S3 server.
+10 rounds and 3 kills over a real S3 server, or with --full 60 rounds and 15 kills, over a folder too.
 """
 
 import contextlib
@@ -139,7 +139,13 @@ def plan(rounds: int) -> Plan:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", [a_folder, an_s3_server])
+def pytest_generate_tests(metafunc):
+    """Two minutes a storage: the harder one always, the other with --full."""
+    if "storage" in metafunc.fixturenames:
+        storages = [a_folder, an_s3_server] if metafunc.config.getoption("--full") else [an_s3_server]
+        metafunc.parametrize("storage", storages, ids=lambda storage: storage.__name__)
+
+
 def test_nothing_is_lost(tmp_path, storage, full):
     rounds = 60 if full else 10
     (tmp_path / "small.py").write_text((Path(__file__).parent / "small.py").read_text())
