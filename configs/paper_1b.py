@@ -8,7 +8,7 @@ On a slice of 16 v5e chips a node's round, compiled by the TPU's own compiler,
 
     gauntlet plan configs/paper_1b.py --topology v5e:4x4
 
-fits: 4.76 of 15.75 GiB a chip (the gradient; between steps 0.56). A peer uploads 20.6 MB in 1.5 s at 110 Mbps and reads 15 such in
+fits: 4.33 of 15.75 GiB a chip (the gradient; between steps 0.56). A peer uploads 20.6 MB in 1.5 s at 110 Mbps and reads 15 such in
 5.0 s at 500; training takes about 3.0 s, a round 9.5. A validator reads 250 artifacts in 83 s and computes for 16.
 
 On one card of 80 GB the same config is laid out on one device, and takes fewer sequences at a time:
@@ -16,6 +16,8 @@ On one card of 80 GB the same config is laid out on one device, and takes fewer 
     gauntlet plan configs/paper_1b.py --topology h100:1 --mesh.fsdp 1 --model.microbatch 24
 
 fits: 45.96 of 72.00 GiB, an estimate (CPUs compile in its place); training takes about 14 s, a peer's round 20.
+
+An artifact is dealt out into 16 parts, one for each chip along fsdp, so that each host of a slice writes its own.
 
 What is the paper's: model, beta, k, bits, norm, rates, G, S_t, c, phi, gamma, the power of incentives, context, tokens a round
 (192 x 2048 = 393,216, "about 400K"). What is not known of it, and ours: the length of a round and its put window, how much

@@ -10,6 +10,8 @@ fits: 12.79 of 95.74 GiB a chip (the inner steps; between steps 3.74). A peer tr
 tokens, uploads 161 MB in 12 s at 110 Mbps and reads 15 such in 39 s at 500: a round takes 170 s, of which the chips compute 70 %.
 A validator evaluates two peers, each on as many sequences as a peer trains on, in 97 s each: 271 s a round.
 
+(Compiled before artifacts were dealt out into parts, which moves no tensor but the embedding.)
+
 The inner rate, the batch and the times are ours; the rest is SparseLoCo's (H, beta, k, bits, alpha from 1.0 to 0.65).
 """
 

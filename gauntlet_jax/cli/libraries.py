@@ -16,6 +16,8 @@ def quiet() -> None:
         # Installed for ``gauntlet plan``: on a machine without a TPU it would complain at every start.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     jax = importlib.import_module("jax")
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # also where JAX has been imported before
     if jax.config.jax_compilation_cache_dir is None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "gauntlet_jax" / "xla"))

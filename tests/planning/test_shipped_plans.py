@@ -33,6 +33,8 @@ def commands():
         text = (CONFIGS / f"{name}.py").read_text().split('"""')[1]
         found = COMMAND.findall(text)
         peaks = re.findall(r"fits: ([\d.]+) of ([\d.]+) GiB", text)
+        if "has not been compiled yet" in text:
+            continue  # it says so itself, and claims nothing
         assert found and len(found) == len(peaks), name
         for (path, topology, overrides), (peak, memory) in zip(found, peaks, strict=True):
             yield path, topology, overrides.split(), float(peak), float(memory)
@@ -92,10 +94,13 @@ def test_sizes_by_hand(name, parameters, values, chunks):
     assert matrices % 4096 == 0
     if values is not None:
         assert (whole, matrices // 4096 + vectors // 64) == (values, chunks)
-    codes = steps.schema["codes"]
-    assert codes.shape == (whole * settings.bits // 8,) and codes.dtype.itemsize == 1
-    scales = steps.schema["scales"]
-    assert scales.shape == (matrices // 4096 + vectors // 64,)
+    # Over all the parts that an artifact is dealt out into.
+    total = {
+        field: sum(spec.shape[0] for name, spec in steps.schema.items() if name.startswith(field))
+        for field in ("codes", "scales")
+    }
+    assert total["codes"] == whole * settings.bits // 8
+    assert total["scales"] == matrices // 4096 + vectors // 64
 
 
 @pytest.mark.slow
