@@ -31,7 +31,7 @@ Each can be given again at any time, and does what is left to do. Kubernetes sta
   --storage-class NAME  of the volume (default: standard-rwx where there are several hosts, else standard-rwo)
   --storage SIZE        of the volume (default: 1Ti, the least of standard-rwx)
   --restarts N          after failures other than pre-emptions (default: 20)
-  --privileged yes      the container as root with all rights, which clusters before 1.28 ask for (default: no)
+  --privileged yes      the container as root with all rights, where the chips ask for it (default: no)
   --dry-run             prints manifests and commands and does nothing
 TEXT
 }

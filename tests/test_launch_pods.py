@@ -128,143 +128,55 @@ def test_a_job_of_skypilot_before_it_is_launched():
     assert "secret" not in line
 
 
-POD = {
-    "type": "object",
-    "required": ["containers", "restartPolicy", "nodeSelector", "volumes"],
-    "properties": {
-        "restartPolicy": {"enum": ["Never", "OnFailure"]},
-        "nodeSelector": {"type": "object", "additionalProperties": {"type": "string"}},
-        "tolerations": {"type": "array", "items": {"required": ["key", "operator", "effect"]}},
-        "containers": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["name", "image", "resources"],
-                "properties": {
-                    "image": {"type": "string", "minLength": 1},
-                    "args": {"type": "array", "items": {"type": "string"}},
-                    "ports": {"type": "array", "items": {"required": ["containerPort"]}},
-                    "resources": {
-                        "properties": {
-                            "limits": {"properties": {"google.com/tpu": {"type": "integer", "minimum": 1}}}
-                        }
-                    },
-                },
-            },
-        },
-        "volumes": {"type": "array", "items": {"required": ["name"]}},
-    },
-}
-JOB = {
-    "type": "object",
-    "required": ["template", "completionMode", "parallelism", "completions"],
-    "properties": {
-        "completionMode": {"enum": ["Indexed", "NonIndexed"]},
-        "parallelism": {"type": "integer", "minimum": 1},
-        "completions": {"type": "integer", "minimum": 1},
-        "backoffLimit": {"type": "integer", "minimum": 0},
-        "podFailurePolicy": {
-            "required": ["rules"],
-            "properties": {
-                "rules": {
-                    "items": {
-                        "required": ["action"],
-                        "properties": {"action": {"enum": ["FailJob", "Ignore", "Count", "FailIndex"]}},
-                    }
-                }
-            },
-        },
-        "template": {"type": "object", "required": ["spec"], "properties": {"spec": POD}},
-    },
-}
-JOB_SET = {
-    "type": "object",
-    "required": ["apiVersion", "kind", "metadata", "spec"],
-    "properties": {
-        "apiVersion": {"const": "jobset.x-k8s.io/v1alpha2"},
-        "kind": {"const": "JobSet"},
-        "metadata": {
-            "required": ["name"],
-            "properties": {"name": {"type": "string", "pattern": "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"}},
-        },
-        "spec": {
-            "type": "object",
-            "required": ["replicatedJobs"],
-            "additionalProperties": False,
-            "properties": {
-                "network": {"properties": {"enableDNSHostnames": {"type": "boolean"}}},
-                "failurePolicy": {
-                    "properties": {
-                        "maxRestarts": {"type": "integer"},
-                        "rules": {
-                            "items": {
-                                "required": ["action"],
-                                "properties": {
-                                    "action": {
-                                        "enum": [
-                                            "FailJobSet",
-                                            "RestartJobSet",
-                                            "RestartJobSetAndIgnoreMaxRestarts",
-                                        ]
-                                    }
-                                },
-                            }
-                        },
-                    }
-                },
-                "replicatedJobs": {
-                    "type": "array",
-                    "items": {
-                        "required": ["name", "template"],
-                        "properties": {
-                            "replicas": {"type": "integer"},
-                            "template": {"properties": {"spec": JOB}},
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
-TASK = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "name": {"type": "string"},
-        "num_nodes": {"type": "integer", "minimum": 1},
-        "resources": {"type": "object"},
-        "envs": {"type": "object", "additionalProperties": {"type": "string"}},
-        "secrets": {"type": "object", "additionalProperties": {"type": "string"}},
-        "setup": {"type": "string"},
-        "run": {"type": "string"},
-    },
-}
+SCHEMAS = json.loads((ROOT / "tests" / "launch" / "schemas.json").read_text())
+
+
+def check(document, kind):
+    jsonschema.Draft202012Validator({"$ref": f"#/{kind}", **SCHEMAS}).validate(document)
 
 
 @pytest.mark.parametrize(
     ("topology", "hosts", "chips"),
     [("v5e:4x4", 4, 4), ("v5e:2x4", 1, 8), ("v5p:2x2x4", 4, 4), ("v6e:4x8", 8, 4)],
 )
-def test_the_manifests_follow_their_schemas(topology, hosts, chips):
-    words = ["--name", "ada", "--image", "r/p:1", "--topology", topology, "--spot", *RUN]
+@pytest.mark.parametrize("more", [["--privileged", "yes"], ["--config", ROOT / "configs" / "local.py"]])
+def test_the_manifests_follow_their_schemas(topology, hosts, chips, more):
+    words = ["--name", "ada", "--image", "r/p:1", "--topology", topology, "--spot", *RUN, *more]
     volume, job_set = yaml.safe_load_all(launch("gke.sh", "render", *words).stdout)
-    jsonschema.validate(job_set, JOB_SET)
-    assert volume["kind"] == "PersistentVolumeClaim"
+    check(volume, "PersistentVolumeClaim")
+    check(job_set, "JobSet")
     assert volume["spec"]["accessModes"] == ["ReadWriteMany" if hosts > 1 else "ReadWriteOnce"]
     job = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert job["parallelism"] == job["completions"] == hosts
     pod = job["template"]["spec"]
     container = pod["containers"][0]
     assert container["resources"]["limits"] == {"google.com/tpu": chips}
-    assert container["args"] == f"{PEER} --home /home/gauntlet --distributed auto".split()
+    node = f"{PEER} --home /home/gauntlet --distributed auto"
+    if more[0] == "--config":
+        node = node.replace("peer ", "peer /etc/gauntlet/config.py ", 1)
+    assert container["args"] == node.split()
+    assert container["securityContext"]["runAsUser"] == (0 if more[0] == "--privileged" else 10001)
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == topology.split(":")[1]
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
 
 
+def test_what_a_schema_does_not_know_is_refused():
+    words = ["--name", "ada", "--image", "r/p:1", *RUN]
+    job_set = list(yaml.safe_load_all(launch("gke.sh", "render", *words).stdout))[1]
+    job = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]
+    for part, key in ((job_set["spec"], "colour"), (job, "restarts"), (job["template"]["spec"], "container")):
+        part[key] = []
+        with pytest.raises(jsonschema.ValidationError, match=key):
+            check(job_set, "JobSet")
+        del part[key]
+    del job_set["spec"]["failurePolicy"]["rules"][0]["name"]
+    with pytest.raises(jsonschema.ValidationError, match="'name' is a required property"):
+        check(job_set, "JobSet")
+
+
 def test_the_task_of_skypilot_follows_its_schema_and_is_sound_shell():
     task = yaml.safe_load((LAUNCH / "sky.yaml").read_text())
-    jsonschema.validate(task, TASK)
+    check(task, "SkyPilotTask")
     for part in ("setup", "run"):
         assert subprocess.run(["bash", "-n"], input=task[part], text=True, check=False).returncode == 0
 
@@ -284,6 +196,33 @@ def test_creating_twice_creates_once_and_a_lost_slice_is_asked_for_again(tmp_pat
     again = ["queued-resources delete", "queued-resources create"]
     assert create(["ACTIVE", "absent", "ACTIVE"], ["PREEMPTED", "READY"]) == again
     assert create(["SUSPENDED", "absent", "ACTIVE"], ["READY"]) == again
+
+
+def test_watching_asks_again_for_a_slice_that_was_taken_away_and_ends_with_the_run(tmp_path):
+    cloud = Cloud(tmp_path / "bin", "gcloud")
+    cloud.answer(
+        **{
+            "queued-resources_describe": ["ACTIVE", "SUSPENDED", "SUSPENDED", "absent", "ACTIVE"],
+            "tpu-vm_describe": ["READY"],
+            "ActiveState": ["active", "inactive"],
+        }
+    )
+    words = ["watch", "--name", "ada", *ZONE, "--home", "/shared/ada", *RUN, "--poll", "1"]
+    found = launch("tpu_pod.sh", *words, path=cloud.folder)
+    assert found.returncode == 0, found.stderr
+    assert "slice ada is gone: again" in found.stdout and "the run is over" in found.stdout
+    verbs = [" ".join(call.split()[3:5]) for call in cloud.calls() if "ActiveState" not in call]
+    start = ["tpu-vm ssh", "tpu-vm ssh"]  # setup, then the service
+    assert verbs == [*start, "queued-resources delete", "queued-resources create", *start]
+
+
+def test_what_a_cloud_refuses_is_said_and_not_taken_for_absence(tmp_path):
+    cloud = Cloud(tmp_path / "bin", "gcloud")
+    cloud.answer()
+    (cloud.folder / "gcloud").write_text("#!/bin/sh\necho 'ERROR: PERMISSION_DENIED' >&2\nexit 1\n")
+    for action in ("create", "delete"):
+        found = launch("tpu_pod.sh", action, "--name", "ada", *ZONE, path=cloud.folder)
+        assert (found.returncode, found.stderr) == (2, "tpu_pod.sh: ERROR: PERMISSION_DENIED\n")
 
 
 def test_deleting_what_is_gone_is_fine(tmp_path):
@@ -378,3 +317,70 @@ def test_a_node_that_was_told_to_stop_is_no_run_that_is_over(tmp_path):
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.terminate()
         assert process.wait(timeout=20) == 143
+
+
+SRUN = """#!/usr/bin/env bash
+echo "devices $JAX_LOCAL_DEVICE_IDS key $AWS_ACCESS_KEY_ID"
+trap 'echo "srun would kill its tasks"; kill -KILL "$(cat "${0%/*}/node")"; exit 9' TERM
+"${@:2}" & echo $! >"${0%/*}/node"
+code=0; wait $! || code=$?; exit $code
+"""
+SCANCEL = """#!/usr/bin/env bash
+echo "scancel $*"
+kill -TERM "$(cat "${0%/*}/node")"
+"""
+SCONTROL = """#!/usr/bin/env bash
+if [ "$1" = show ]; then echo "JobId=7 JobState=$STATE Restarts=0"; else echo "scontrol $*"; fi
+"""
+
+
+@pytest.mark.parametrize(
+    ("node", "tell", "state", "restarted", "code", "end"),
+    [
+        ("true", False, "RUNNING", "0", 0, "the run is over"),
+        ("exit 3", False, "RUNNING", "0", 0, "scontrol requeue 7"),
+        ("exit 3", False, "RUNNING", "2", 3, "ended with code 3, after 2 restarts"),
+        ("exit 3", False, "CANCELLED", "0", 3, "devices 0,1,2,3 key AK"),
+        (
+            "trap 'exit 0' TERM; echo ready; while true; do sleep 0.1; done",
+            True,
+            "RUNNING",
+            "5",
+            0,
+            "scontrol requeue 7",
+        ),
+        (
+            "trap 'exit 0' TERM; echo ready; while true; do sleep 0.1; done",
+            True,
+            "CANCELLED",
+            "0",
+            0,
+            "scancel --signal=TERM 7.0",
+        ),
+    ],
+)
+def test_a_slurm_job_goes_back_into_the_queue_until_the_run_is_over(
+    tmp_path, node, tell, state, restarted, code, end
+):
+    for name, text in (("srun", SRUN), ("scancel", SCANCEL), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    keys = tmp_path / "keys"
+    keys.write_text("AWS_ACCESS_KEY_ID=AK\nAWS_SECRET_ACCESS_KEY=s\n")
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "4", "SLURM_RESTART_COUNT": restarted, "STATE": state}
+    with subprocess.Popen(
+        [LAUNCH / "slurm.sbatch", "2", keys, "bash", "-c", node],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **slurm},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.strip())
+            if line == "ready\n" and tell:
+                process.terminate()
+    assert process.returncode == code
+    assert lines[-1] == end
+    assert "srun would kill its tasks" not in lines
