@@ -109,7 +109,7 @@ def test_a_copier_is_a_round_late(judged):
     assert records[-1].validators[3].trust < 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(full_only=True)
 def test_what_a_copier_earns(judged, full, capsys):
     """Where honest validators evaluate everybody, far less than those it copies. Where each evaluates a few, they disagree with
     each other more than with a mean of theirs a round ago: then it takes a longer time between commit and reveal."""

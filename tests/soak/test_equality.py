@@ -5,6 +5,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from fleet import Fleet, Home
 
 from gauntlet_jax.build import build_simulation
@@ -16,6 +17,8 @@ CONFIG = Path(__file__).parent / "small.py"
 NODES = ("V1", "V2", "P1", "P2", "P3", "P4")
 
 
+# In `make test` the simulation's digest is asked of processes in test_several_hosts.py, and an audit of them in test_soak.py.
+@pytest.mark.slow(full_only=True)
 def test_processes_give_the_simulation_digest_and_payouts_and_stand_an_audit(tmp_path, capsys):
     config = load_config(str(CONFIG), Config)
     (tmp_path / "simulation").mkdir()
