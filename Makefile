@@ -28,7 +28,6 @@ fuzz: $(VENV)/.installed-dev
 # One table of ratios; with REFERENCE=PATH beside a checkout of the public PyTorch code (REFERENCE_PYTHON has torch).
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/bench.py $(if $(REFERENCE),--reference $(REFERENCE) --reference-python $(or $(REFERENCE_PYTHON),python3))
-	$(BIN)/python tests/benchmarks/fast_evaluation.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

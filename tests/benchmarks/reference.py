@@ -1,44 +1,32 @@
-"""Times the public PyTorch code's own encoding and aggregation, from a checkout: nanoseconds a parameter, on the tensors of ``bench.py``.
+"""The public PyTorch code's own encoding and aggregation, from a checkout, on tensors of the shapes given; one for each line on its input.
 
-    PYTHON tests/benchmarks/reference.py PATH
+    PYTHON tests/benchmarks/reference.py PATH '[[320, 960], [320]]'
 
 PYTHON has torch and einops. Nothing of that code is here: its module ``src/tplr/compress.py`` is imported from PATH, as of version 1.0.20.
+``encode`` and ``aggregate`` are answered with ``done``, so that whoever asks can time them in turn with something else.
 """
 
 import importlib.util
+import json
 import sys
-import time
 import types
 from pathlib import Path
 
 import torch  # pyright: ignore[reportMissingImports]
 
 PEERS, K = 15, 32
-SHAPES = [(512, 512), (512, 1024), (1024, 512)] * 8
-
-
-def smallest(act, repeats: int = 7) -> float:
-    """The smallest time of several, seconds."""
-    act()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        act()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 @torch.no_grad()
-def main(path: str) -> None:
-    """Prints both numbers."""
+def main(path: str, shapes: list[list[int]]) -> None:
+    """Answers until its input ends."""
     sys.modules.setdefault("tplr", types.ModuleType("tplr"))
     spec = importlib.util.spec_from_file_location("reference", Path(path) / "src" / "tplr" / "compress.py")
     assert spec is not None and spec.loader is not None
     theirs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(theirs)
     torch.manual_seed(0)
-    model = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(*shape)) for shape in SHAPES])
-    count = sum(leaf.numel() for leaf in model)
+    model = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(*shape)) for shape in shapes])
     transform = theirs.ChunkingTransformer(model, 64)
     compressor = theirs.TopKCompressor(use_quantization=True, quantization_bins=256, quantization_range=6)
     gradients = [torch.randn_like(leaf) for leaf in model]
@@ -51,27 +39,30 @@ def main(path: str) -> None:
     def aggregate():
         updates = []
         for number, leaf in enumerate(model):
-            indices = [peer[number][0] for peer in peers]
+            sent = [peer[number] for peer in peers]
             values = compressor.maybe_dequantize_values(
-                [peer[number][1] for peer in peers], [peer[number][4] for peer in peers], "cpu"
+                [one[1] for one in sent], [one[4] for one in sent], "cpu"
             )
-            norms = torch.stack([torch.norm(value, p=2) for value in values])
             total = compressor.batch_decompress(
                 leaf,
-                indices,
+                [one[0] for one in sent],
                 values,
-                peers[0][number][2],
-                peers[0][number][3],
+                sent[0][2],
+                sent[0][3],
                 quantize_params=None,
-                block_norms=norms,
+                block_norms=torch.stack([torch.norm(value, p=2) for value in values]),
                 normalise=False,
                 clip_norm=True,
             )
             updates.append(transform.decode(total, use_dct=True).sign())
         return updates
 
-    print(1e9 * smallest(encode) / count, 1e9 * smallest(aggregate, 4) / count)
+    acts = {"encode": encode, "aggregate": aggregate}
+    print("ready", flush=True)
+    for line in sys.stdin:
+        acts[line.strip()]()
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], json.loads(sys.argv[2]))
