@@ -41,7 +41,9 @@ def assert_pays_honest_work(summary: dict, *, whole: bool = True) -> None:
     assert sum(peer["payout_share"] for peer in cheats) <= 0.03
     assert max(peer["payout_share"] for peer in cheats) <= 0.015
     assert min(peer["payout_share"] for peer in honest) > max(peer["payout_share"] for peer in cheats)
-    if whole:  # half of a run pays for fifteen rounds, in which a larger peer's proof may not have settled yet
+    if (
+        whole
+    ):  # half of a run pays for fifteen rounds, in which a larger peer's proof may not have settled yet
         assert double["payout_share_second_half"] >= 1 / 6
     assert all(not peer["slashes"] for peer in honest)
 
