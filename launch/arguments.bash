@@ -106,9 +106,17 @@ credentials() { # as lines NAME=VALUE, for a pipe: command lines are public
 }
 
 state_of() { # COMMAND...: what it prints, or "absent" if it says that there is no such thing; anything else is an error
-  local found
-  if found=$("$@" 2>&1); then echo "$found"; return; fi
-  if [[ ${found,,} =~ not[_\ ]?found ]]; then echo absent; else fail "${found##*$'\n'}"; fi
+  local found told
+  told=$(mktemp)
+  if found=$("$@" 2>"$told"); then # warnings beside an answer are none of it
+    rm "$told"
+    echo "$found"
+    return
+  fi
+  found=$(<"$told")
+  rm "$told"
+  # The cloud's own words alone: a shell that lacks the command says "not found", too.
+  if [[ $found =~ NOT_FOUND|Resource.*was\ not\ found ]]; then echo absent; else fail "${found##*$'\n'}"; fi
 }
 
 node_words() { # CONFIG HOME DISTRIBUTED: the array `words`, the command of one host of the peer, without the program

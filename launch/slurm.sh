@@ -60,13 +60,17 @@ check_env_file() {
   option[env-file]=$(realpath "$file")
 }
 
+jobs_there() { # the peer's jobs in the queue
+  squeue --me --noheader --name "$job" --format '%i %T' || fail "squeue does not answer"
+}
+
 start() {
   local jobs words=() key config=""
   find_program
   check_env_file
   [ -z "${option[config]}" ] || config=$(realpath "${option[config]}")
   if [ -z "$dry" ]; then
-    jobs=$(squeue --me --noheader --name "$job" --format '%i %T') || fail "squeue does not answer"
+    jobs=$(jobs_there) || exit 2
     if [ -n "$jobs" ]; then echo "job ${jobs%%$'\n'*} is $job: nothing to do"; return; fi
   fi
   run mkdir -p -m 0700 "${option[home]}"
@@ -86,5 +90,11 @@ case $action in
     start
     ;;
   follow) run tail -n 50 -F "$log" ;;
-  delete) run scancel --user "$(id -un)" --name "$job" ;;
+  delete)
+    if [ -z "$dry" ]; then
+      there=$(jobs_there) || exit 2
+      if [ -z "$there" ]; then echo "job $job: absent"; exit 0; fi
+    fi
+    run scancel --user "$(id -un)" --name "$job"
+    ;;
 esac

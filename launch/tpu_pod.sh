@@ -230,21 +230,30 @@ watch() {
     echo "# then every ${option[poll]} s: the same again if the slice was pre-empted, the end if the run is over"
     return
   fi
-  local state
+  local state service="" last
   while sleep "${option[poll]}"; do
+    last=$service service=""
     state=$(slice_state) || continue # no answer is no news
     case $state in
       ready) ;;
       lost | absent)
         echo "slice $name is gone: again"
-        bash "$0" run "${given[@]:1}" || echo "that did not work; it is tried again"
+        # Until all of it is done: a slice without the service looks like one whose run is over.
+        until bash "$0" run "${given[@]:1}"; do
+          echo "that did not work; it is tried again"
+          sleep "${option[poll]}"
+        done
         continue
         ;;
       *) continue ;;
     esac
-    state=$(on_hosts 0 "systemctl show --property ActiveState --value $unit" 2>/dev/null) || continue
-    case $state in
-      inactive) echo "the run is over (or somebody stopped $unit); delete takes the slice down"; return ;;
+    service=$(on_hosts 0 "systemctl show --property ActiveState --value $unit" 2>/dev/null) || continue
+    case $service in
+      inactive)
+        [ "$last" = inactive ] || continue # a host that goes down or comes up says so too, for a moment
+        echo "the run is over (or somebody stopped $unit); delete takes the slice down"
+        return
+        ;;
       failed)
         echo "$script: $unit has failed too often; launch/tpu_pod.sh follow shows why" >&2
         exit 1
