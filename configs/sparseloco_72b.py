@@ -14,55 +14,33 @@ The vocabulary is 64 x 4097, so a cut between blocks runs along the width alone.
 the rest is SparseLoCo's (H, beta, k, bits, alpha from 1.0 to 0.65).
 """
 
-from gauntlet_jax.config import CompressionConfig, Config, DataConfig, MeshConfig, PeerConfig, ScheduleConfig
+import dataclasses
+
+from sparseloco_8b import get_config as sparseloco_8b
+
+from gauntlet_jax.config import Config, MeshConfig
 from gauntlet_jax.nodes.clock import RoundTimes
 from gauntlet_jax.nodes.rules import ValidatorRules
-from gauntlet_jax.training.model import DecoderConfig
 
 
 def get_config() -> Config:
-    """The run."""
-    return Config(
+    """The 8B run with a larger model and batch, on more chips."""
+    base = sparseloco_8b()
+    return dataclasses.replace(
+        base,
         name="sparseloco_72b",
-        peers=tuple(PeerConfig(f"P{number}") for number in range(1, 16)),
-        slots=16,
-        rounds=10_000,
-        model=DecoderConfig(
+        model=dataclasses.replace(
+            base.model,
             vocabulary=262_208,
             width=8192,
             layers=80,
             heads=64,
-            kv_heads=8,
             intermediate=28_672,
-            rope_base=500_000.0,
-            compute_dtype="bfloat16",
-            remat=True,
-            scan=True,
             microbatch=512,
         ),
-        data=DataConfig(
-            path="data/fineweb-edu",
-            tokenizer="data/tokenizer.json",
-            max_bytes=None,
-            length=2048,
-            batch=30 * 1024,
-            capacity=2,
-            heldout=30 * 1024,
-        ),
-        compression=CompressionConfig(
-            method="sparseloco",
-            beta=0.95,
-            k=64,
-            bits=2,
-            inner_steps=30,
-            inner_learning_rate=1.2e-4,
-            parts=128,
-        ),
-        learning_rate=ScheduleConfig(peak=1.0, warmup_rounds=0, schedule_rounds=10_000, final_fraction=0.65),
+        data=dataclasses.replace(base.data, batch=30 * 1024, heldout=30 * 1024),
+        compression=dataclasses.replace(base.compression, inner_learning_rate=1.2e-4, parts=128),
         validator=ValidatorRules(sample_size=1),
         times=RoundTimes(seconds=1560, opens=420, closes=600),
-        commit_reveal=True,
-        beacon="ledger",
-        heldout_every=10,
         mesh=MeshConfig(fsdp=128, tensor=4),
     )

@@ -106,11 +106,9 @@ def test_encoding_says_nothing_between_devices(kind, mesh):
     work = {one.name: one for one in steps.work()}
     encode = work["encode"].step.function.lower(*work["encode"].arguments).compile().as_text()
     assert COLLECTIVE.findall(encode) == []
-    # The measure measures something: a training step on the same mesh does talk.
-    train = work["gradient" if kind != "sparseloco" else "inner steps"]
-    if kind == "demo":
-        talk = COLLECTIVE.findall(train.step.function.lower(*train.arguments).compile().as_text())
-        assert talk
+    # The measure measures something: reading an artifact on the same mesh does talk, if only to agree that it is sound.
+    inspect = work["inspect"].step.function.lower(*work["inspect"].arguments).compile().as_text()
+    assert COLLECTIVE.findall(inspect)
 
 
 @pytest.mark.parametrize("mesh", MESHES[:1])
@@ -183,6 +181,8 @@ def test_a_round_on_several_devices_is_that_of_one(kind, mesh):
         for a, b in zip(jax.tree.leaves(several.update), jax.tree.leaves(one.update), strict=True)
     ]
     assert min(equal) > 0.97
+    for a, b in zip(jax.tree.leaves(several.after), jax.tree.leaves(one.after), strict=True):
+        assert np.mean(np.abs(a - b) <= 1e-5) > 0.97
     np.testing.assert_array_equal(several.probe, one.probe)
 
 

@@ -11,7 +11,7 @@ from gauntlet_jax.config import Config
 from gauntlet_jax.config_check import behaviors_of, check, slots_of
 from gauntlet_jax.nodes.attacks import BEHAVIORS
 from gauntlet_jax.nodes.beacon import LedgerBeacon, SeededBeacon
-from gauntlet_jax.nodes.hosts import Hosts, SoleHost
+from gauntlet_jax.nodes.hosts import SOLE_HOST, Hosts
 from gauntlet_jax.nodes.peer import Arrays, Behavior, Opening, Peer
 from gauntlet_jax.nodes.peer_process import PeerProcess
 from gauntlet_jax.nodes.public_view import artifacts_of
@@ -61,7 +61,7 @@ class Surroundings(NamedTuple):
     ledger: SharedLedger
     open_bucket: Callable[[str], ReadableBucket]
     say: Callable[[str], None]
-    hosts: Hosts = SoleHost()
+    hosts: Hosts = SOLE_HOST
 
 
 class _Parts(NamedTuple):
@@ -219,7 +219,7 @@ def _parts(config: Config, found: Surroundings, *, peer: bool) -> _Parts:
         run=config.name,
         steps=ReplicaSteps(steps.validator.inspect, steps.validator.combine, steps.apply),
         schema=steps.schema,
-        reads=steps.reads,
+        reads=steps.payload.reads,
         digest=steps.digest,
         hosts=found.hosts,
         top_g=config.validator.top_g,

@@ -12,17 +12,17 @@ from jax.sharding import PartitionSpec
 
 from gauntlet_jax import compression, scoring
 from gauntlet_jax.build.task import Task
+from gauntlet_jax.compression import Aggregator
 from gauntlet_jax.compression.chunking import is_layout
 from gauntlet_jax.config import Config
-from gauntlet_jax.nodes.aggregation import CombineSteps
-from gauntlet_jax.nodes.hosts import Hosts, SoleHost
+from gauntlet_jax.nodes.hosts import SOLE_HOST, Hosts
 from gauntlet_jax.nodes.payload import Payload
 from gauntlet_jax.nodes.peer import PeerSteps
 from gauntlet_jax.nodes.primary_evaluation import BUILT_IN_SCORES
-from gauntlet_jax.nodes.stopwatch import Stopwatch, Work
+from gauntlet_jax.nodes.stopwatch import Step, Stopwatch, Work
 from gauntlet_jax.nodes.validator import ValidatorSteps
 from gauntlet_jax.storage.artifact import PROBE
-from gauntlet_jax.storage.digest import ParamsDigest
+from gauntlet_jax.storage.digest import ParamsDigest, leaf_name
 from gauntlet_jax.storage.zarr_arrays import ArraySpec, Schema
 from gauntlet_jax.training.eval_step import make_evaluation, make_loss
 from gauntlet_jax.training.sharding import AXES
@@ -40,13 +40,13 @@ from gauntlet_jax.types import Params, PseudoGradient
 class Steps:
     """Every compiled function of the run, timed by kind."""
 
-    def __init__(self, config: Config, task: Task, *, hosts: Hosts | None = None):
+    def __init__(self, config: Config, task: Task, *, hosts: Hosts = SOLE_HOST):
         """The steps of a run; nothing is compiled yet.
 
         Args:
           config: of the run.
           task: its parameters may be shapes.
-          hosts: that the node consists of; None where it is one process.
+          hosts: that the node consists of.
         """
         self._config, self._task = config, task
         self.stopwatch = Stopwatch()
@@ -56,12 +56,10 @@ class Steps:
         self.digest = ParamsDigest(
             parts=config.compression.parts,
             axes={
-                jax.tree_util.keystr(path, simple=True, separator="/"): layout.cut_axis(
-                    config.compression.parts
-                )
+                leaf_name(path): layout.cut_axis(config.compression.parts)
                 for path, layout in jax.tree_util.tree_leaves_with_path(fmt.layouts, is_leaf=is_layout)
             },
-            exchanged=(SoleHost() if hosts is None else hosts).merged,
+            exchanged=hosts.merged,
         )
         self.gradient = self.timed_gradient("train")
         self.loss = timed("evaluate", make_loss(task.loss_fn, shardings))
@@ -105,6 +103,7 @@ class Steps:
         scores = {**BUILT_IN_SCORES, **config.scores}
         largest_block = max(layout.size for layout in fmt.leaves())
         rules = config.validator
+        self._measure: Step | None = None
         self.validator = ValidatorSteps(
             inspect=lambda arrays: self._inspect(self.payload.packed(arrays)),
             probe=probe,
@@ -124,8 +123,6 @@ class Steps:
             **self.payload.schema,
             PROBE: ArraySpec(shown.shape, np.dtype(shown.dtype)),
         }
-        # Of one part, the probe is in the same object.
-        self.reads = self.payload.reads | ({PROBE} if config.compression.parts == 1 else set())
 
     def work(self, *, peer: bool = True, validator: bool = True) -> list[Work]:
         """The large steps with shapes of their arguments, the slowest to compile first.
@@ -146,20 +143,17 @@ class Steps:
         packed = _shapes(compression.packed_shapes(task.compressor.format), shardings.params)
         residual = _shapes(jax.eval_shape(task.compressor.init, params), shardings.params)
         sent = _shapes(jax.eval_shape(self._inspect.function, packed)[0], shardings.params)
-        total = jax.eval_shape(task.aggregator.start)
-        total = _shapes(total, task.sum_shardings)
-        scale = jax.tree.map(
-            lambda _: scalar, () if task.aggregator.measure is None else task.shardings.params
-        )
+        total = _shapes(jax.eval_shape(task.aggregator.start), task.sum_shardings)
+        scale = scalar if self._measure is None else jax.tree.map(lambda _: scalar, shardings.params)
         work = [
             Work("inspect", self._inspect, (packed,)),
-            Work("add", self.validator.combine.add, (total, sent, scale or scalar)),
+            Work("add", self.validator.combine.add, (total, sent, scale)),
             Work("finish", self.validator.combine.finish, (total,)),
             Work("apply", self.apply, (params, params, scalar)),
             Work("probe", self._probe, (params, key)),
         ]
-        if self.validator.combine.measure is not None:
-            work.append(Work("measure", self.validator.combine.measure, (sent,)))
+        if self._measure is not None:
+            work.append(Work("measure", self._measure, (sent,)))
         if validator:
             work.insert(0, Work("loss", self.loss, (params, batch)))
             if config.validator.sample_batches > 1:
@@ -190,31 +184,29 @@ class Steps:
         packed, residual = self._encode(residual, jax.device_put(gradient, self._task.shardings.params))
         return self.payload.arrays(packed), residual
 
-    def _combine(self) -> CombineSteps:
+    def _combine(self) -> Aggregator:
         aggregator, shardings, timed = self._task.aggregator, self._task.shardings, self.stopwatch.step
         p, specs, everywhere = shardings.params, shardings.specs, PartitionSpec()
         sums = self._task.sum_shardings
         sum_specs = jax.tree.map(lambda sharding: sharding.spec, sums)
         add = shardings.per_shard(aggregator.add, inputs=(sum_specs, specs, everywhere), outputs=sum_specs)
         finish = shardings.per_shard(aggregator.finish, inputs=(sum_specs,), outputs=specs)
-        measure = None
-        if aggregator.measure is not None:
-            measure = shardings.per_shard(aggregator.measure, inputs=(specs,), outputs=everywhere)
-            measure = timed("aggregate", jax.jit(measure, in_shardings=(p,)))
-        return CombineSteps(
-            measure,
-            timed("aggregate", jax.jit(aggregator.scales)),
-            jax.jit(aggregator.start, out_shardings=sums),
-            timed(
-                "aggregate",
-                jax.jit(
-                    add,
-                    in_shardings=(sums, p, shardings.replicated),
-                    out_shardings=sums,
-                    donate_argnums=0,
-                ),
-            ),
-            timed("aggregate", jax.jit(finish, in_shardings=(sums,), out_shardings=p)),
+        add = jax.jit(add, in_shardings=(sums, p, shardings.replicated), out_shardings=sums, donate_argnums=0)
+        compiled = aggregator._replace(
+            start=jax.jit(aggregator.start, out_shardings=sums),
+            add=timed("aggregate", add),
+            finish=timed("aggregate", jax.jit(finish, in_shardings=(sums,), out_shardings=p)),
+        )
+        if aggregator.measure is None or aggregator.scales is None:
+            return compiled
+        measure = shardings.per_shard(aggregator.measure, inputs=(specs,), outputs=everywhere)
+        measure = timed("aggregate", jax.jit(measure, in_shardings=(p,)))
+        scales = timed("aggregate", jax.jit(aggregator.scales))
+        self._measure = measure
+        # A few numbers that every host of a node has: from the host they can go to all devices again.
+        return compiled._replace(
+            measure=lambda sent: jax.device_get(measure(sent)),
+            scales=lambda rows, weights: jax.device_get(scales(rows, weights)),
         )
 
     def _training(self) -> LocalTraining:

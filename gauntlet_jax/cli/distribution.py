@@ -37,7 +37,7 @@ def hosts_of(distributed: str | None) -> Any:
         raise UsageError(f"--distributed: process {named[3]} of {named[2]}: they are numbered from 0")
     hosts = importlib.import_module("gauntlet_jax.nodes.hosts")
     if distributed is None:
-        return hosts.SoleHost()
+        return hosts.SOLE_HOST
     jax = importlib.import_module("jax")
     try:
         if named is None:
@@ -68,7 +68,7 @@ def ending_together(hosts: Any, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except gone as error:
-        if isinstance(hosts, importlib.import_module("gauntlet_jax.nodes.hosts").SoleHost):
+        if hosts is importlib.import_module("gauntlet_jax.nodes.hosts").SOLE_HOST:
             raise
         say(
             f"another host of this node is gone ({str(error).splitlines()[0][:120]}): start all of them again"

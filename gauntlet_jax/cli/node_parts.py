@@ -14,7 +14,7 @@ from gauntlet_jax.cli.node import NodeFlags, credentials
 from gauntlet_jax.cli.run_folder import UsageError
 from gauntlet_jax.config import Config
 from gauntlet_jax.config_check import check_name
-from gauntlet_jax.nodes.hosts import AgreedStop, Hosts, SoleHost, ToldLedger
+from gauntlet_jax.nodes.hosts import AgreedStop, Hosts, ToldLedger
 from gauntlet_jax.planning.doctor import window_fault
 from gauntlet_jax.rewards.ledger import SharedLedger
 from gauntlet_jax.rewards.ledger_client import LedgerClient
@@ -94,7 +94,7 @@ def prepare(
     ledger = LedgerClient(
         flags.ledger, identity=identity, name=flags.name, wait_seconds=_LEDGER_WAIT_SECONDS, stop=stop
     )
-    told = ledger if isinstance(hosts, SoleHost) else cast(SharedLedger, ToldLedger(ledger, hosts))
+    told = cast(SharedLedger, ToldLedger(ledger, hosts))
     return config, Node(flags.name, identity, own, address, home), Surroundings(told, public.open, say, hosts)
 
 

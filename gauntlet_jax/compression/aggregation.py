@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gauntlet_jax.compression.chunking import Layout, is_layout
@@ -24,9 +25,8 @@ class Aggregator(NamedTuple):
 
     Attributes:
       measure: ``pseudo_gradient -> tree of float32 scalars``, what the scales of the others depend on; None where each peer's
-        scale is its own affair.
-      scales: ``(tree of float32[peers], weights: float32[peers]) -> tree of float32[peers]``, or the weights themselves where
-        there is no measure.
+        scale is its weight.
+      scales: ``(tree of float32[peers], weights: float32[peers]) -> tree of float32[peers]``; None like ``measure``.
       start: ``() -> sum``, of nothing: a tuple of trees of block coefficients.
       add: ``(sum, pseudo_gradient, scales of this peer) -> sum``.
       finish: ``sum -> update``.
@@ -35,28 +35,39 @@ class Aggregator(NamedTuple):
     """
 
     measure: Callable[[PseudoGradient], Any] | None
-    scales: Callable[[Any, Float[Array, "peers"]], Any]
+    scales: Callable[[Any, Float[Array, "peers"]], Any] | None
     start: Callable[[], Any]
     add: Callable[[Any, PseudoGradient, Any], Any]
     finish: Callable[[Any], Params]
     direction: Callable[[Params], Params]
 
 
-def combine(aggregator: Aggregator, sent: Sequence[PseudoGradient], weights: Float[Array, "peers"]) -> Params:
-    """The update of some peers, in the order given: the whole of an aggregator in five lines.
+def combine(
+    aggregator: Aggregator,
+    sent: Sequence[Callable[[], PseudoGradient]],
+    weights: Float[Array, "places"] | Float[np.ndarray, "places"],
+) -> Params:
+    """The update of some peers, in the order given: the whole of an aggregator.
 
     Args:
       aggregator: the rule.
-      sent: pseudo-gradients.
-      weights: 0 for those that are not aggregated.
+      sent: pseudo-gradients; each is asked for when it is its turn, so that one is held at a time.
+      weights: float32, of each peer, 0 for one that is not aggregated. There may be more of them than peers, the rest 0, so that
+        scales compile once for any number of peers.
+
+    Returns:
+      float32 tensors shaped like the parameters, all zero where nothing was sent.
     """
-    measured = [aggregator.measure(one) for one in sent] if aggregator.measure else []
-    scales = aggregator.scales(
-        jax.tree.map(lambda *rows: jnp.stack(rows), *measured) if measured else (), weights
-    )
+    scales: Any = weights
+    if aggregator.measure is not None and aggregator.scales is not None and sent:
+        measured = [aggregator.measure(get()) for get in sent]
+        spare = (0, len(weights) - len(sent))
+        scales = aggregator.scales(
+            jax.tree.map(lambda *rows: jnp.pad(jnp.stack(rows), spare), *measured), jnp.asarray(weights)
+        )
     total = aggregator.start()
-    for number, one in enumerate(sent):
-        total = aggregator.add(total, one, jax.tree.map(lambda leaf, at=number: leaf[at], scales))
+    for number, get in enumerate(sent):
+        total = aggregator.add(total, get(), jax.tree.map(lambda leaf, at=number: leaf[at], scales))
     return aggregator.finish(total)
 
 
@@ -81,7 +92,7 @@ def signed_mean(
     axes = _whole(fmt) if axes is None else axes
 
     def start() -> Any:
-        zeros = _zeros(fmt)
+        zeros = fmt.zeros()
         return (zeros, zeros) if divisor == "senders" else (zeros,)
 
     def add(total: Any, sent: PseudoGradient, weight: Array) -> Any:
@@ -102,7 +113,7 @@ def signed_mean(
             mean = jax.tree.map(lambda acc, senders: acc / jnp.maximum(senders, 1.0), *total)
         return _sign(fmt.synthesize(mean))
 
-    return Aggregator(None, lambda _, weights: weights, start, add, finish, _sign)
+    return Aggregator(None, None, start, add, finish, _sign)
 
 
 def clipped_mean(fmt: Format, *, axes: Any | None = None) -> Aggregator:
@@ -136,7 +147,7 @@ def clipped_mean(fmt: Format, *, axes: Any | None = None) -> Aggregator:
     return Aggregator(
         measure,
         scales,
-        lambda: (_zeros(fmt),),
+        lambda: (fmt.zeros(),),
         add,
         lambda total: fmt.synthesize(total[0]),
         lambda decoded: decoded,
@@ -145,10 +156,6 @@ def clipped_mean(fmt: Format, *, axes: Any | None = None) -> Aggregator:
 
 def _map(one: Callable[..., Any], fmt: Format, *trees: Any) -> Any:
     return jax.tree.map(one, fmt.layouts, *trees, is_leaf=is_layout)
-
-
-def _zeros(fmt: Format) -> Any:
-    return _map(lambda layout: jnp.zeros((*layout.grid, layout.size), jnp.float32), fmt)
 
 
 def _whole(fmt: Format) -> Any:

@@ -72,6 +72,14 @@ class Format:
         """The layouts, in the order of ``jax.tree.leaves`` of the parameters."""
         return jax.tree.leaves(self.layouts, is_leaf=is_layout)
 
+    def zeros(self) -> Any:
+        """Block coefficients of nothing, float32[*grid, size] at each leaf."""
+        return jax.tree.map(
+            lambda layout: jnp.zeros((*layout.grid, layout.size), jnp.float32),
+            self.layouts,
+            is_leaf=is_layout,
+        )
+
     def analyze(self, tensors: Params) -> Any:
         """Parameter-shaped tensors to block coefficients, float32[*grid, size] at each leaf."""
 
@@ -150,11 +158,7 @@ def sparseloco(
 def _with_error_feedback(fmt: Format, beta: float) -> Compressor:
     def init(params: Params) -> Any:
         del params  # the residual's shape is the format's
-        return jax.tree.map(
-            lambda layout: jnp.zeros((*layout.grid, layout.size), jnp.float32),
-            fmt.layouts,
-            is_leaf=is_layout,
-        )
+        return fmt.zeros()
 
     def update(state: Any, gradient: Params) -> tuple[PseudoGradient, Any]:
         accumulated = jax.tree.map(lambda e, g: beta * e + g, state, fmt.analyze(gradient))

@@ -89,6 +89,10 @@ class SoleHost:
         return dict(mine)
 
 
+SOLE_HOST = SoleHost()
+"""It has no state, so one serves all."""
+
+
 class SeveralHosts:
     """A node of several processes that JAX knows of (``jax.distributed``); they speak over the devices' own network."""
 

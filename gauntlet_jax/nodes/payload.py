@@ -33,7 +33,6 @@ class Payload:
     Attributes:
       schema: all arrays by name.
       reads: the names of those that this process needs: all of them, where a node is one process.
-      writes: the names of those that it writes; each array is written by one process of a node.
     """
 
     def __init__(self, fmt: Format, shardings: Any, *, parts: int = 1):
@@ -68,11 +67,12 @@ class Payload:
         # What stays whole is of part 0, and lies on every host.
         self._needed = [part for part, processes in found.items() if part == 0 or mine in processes]
         self._written = [part for part, processes in found.items() if min(processes) == mine]
-        self.reads = self._names(self._needed)
-        self.writes = self._names(self._written)
+        self.reads = frozenset(
+            self._name(field, part) for part in self._needed for field in PackedTensor._fields
+        )
 
     def arrays(self, packed: Any) -> dict[str, np.ndarray]:
-        """The arrays that this process writes.
+        """The arrays that this process writes; each is written by one process of a node.
 
         Args:
           packed: a tree of ``PackedTensor`` on the devices.
@@ -136,9 +136,6 @@ class Payload:
 
     def _name(self, field: str, part: int) -> str:
         return field if self._parts == 1 else f"{field}_{part}"
-
-    def _names(self, parts: list[int]) -> frozenset[str]:
-        return frozenset(self._name(field, part) for part in parts for field in PackedTensor._fields)
 
     def _slab_shape(self, leaf: _Leaf, field: str) -> tuple[int, ...]:
         return tuple(cut.stop - cut.start for cut in self._slab_of(leaf, field, 0))

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from gauntlet_jax.nodes.beacon import derive_int
-from gauntlet_jax.nodes.hosts import Hosts, SoleHost
+from gauntlet_jax.nodes.hosts import SOLE_HOST, Hosts
 from gauntlet_jax.scoring import Window
 from gauntlet_jax.storage.artifact import (
     PROBE,
@@ -175,7 +175,7 @@ class Peer:
         bucket: Bucket,
         seed: int,
         others: Callable[[PeerId, int], Iterator[tuple[PeerId, Arrays]]],
-        hosts: Hosts | None = None,
+        hosts: Hosts = SOLE_HOST,
     ):
         """A peer at the start of a run.
 
@@ -192,7 +192,7 @@ class Peer:
           bucket: its own, to write.
           seed: of its own randomness.
           others: ``(itself, round) -> (name, artifact)`` pairs of the other peers' public buckets.
-          hosts: that it consists of; None where it is one process.
+          hosts: that it consists of.
         """
         self._identity = identity
         self.name = name
@@ -210,7 +210,7 @@ class Peer:
         self._bucket = bucket
         self._key = jax.random.fold_in(jax.random.key(seed), slot)
         self._others = others
-        self._hosts = SoleHost() if hosts is None else hosts
+        self._hosts = hosts
 
     def upload_time(self, window: Window) -> float | None:
         """When it uploads, in seconds of the run's clock; None if it does not."""

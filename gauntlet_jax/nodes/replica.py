@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gauntlet_jax.nodes.aggregation import CombineSteps, combine_sent
+from gauntlet_jax.compression import Aggregator
+from gauntlet_jax.nodes.aggregation import combine_sent
 from gauntlet_jax.nodes.hosts import Hosts
 from gauntlet_jax.nodes.inspection import Member
 from gauntlet_jax.nodes.peer import artifact_key
@@ -46,12 +47,12 @@ class ReplicaSteps(NamedTuple):
 
     Attributes:
       inspect: ``arrays -> (pseudo_gradient, well_formed)``.
-      combine: the pieces of the aggregator.
+      combine: the aggregator, its functions compiled.
       apply: ``(params, update, alpha) -> params``; the old ones are donated.
     """
 
     inspect: Callable[..., tuple[PseudoGradient, Any]]
-    combine: CombineSteps
+    combine: Aggregator
     apply: Callable[..., Params]
 
 

@@ -9,7 +9,7 @@ import optax
 
 from gauntlet_jax.nodes.beacon import Beacon
 from gauntlet_jax.nodes.clock import RoundTimes
-from gauntlet_jax.nodes.hosts import Hosts, SoleHost
+from gauntlet_jax.nodes.hosts import SOLE_HOST, Hosts
 from gauntlet_jax.nodes.inspection import Member
 from gauntlet_jax.nodes.peer import Opening
 from gauntlet_jax.nodes.public_run import NoRecord, PublicRun
@@ -63,7 +63,7 @@ class SharedRun(PublicRun):
         beacon: Beacon,
         open_bucket: Callable[[str], ReadableBucket],
         say: Callable[[str], None],
-        hosts: Hosts | None = None,
+        hosts: Hosts = SOLE_HOST,
     ):
         """A view of a run.
 
@@ -73,11 +73,11 @@ class SharedRun(PublicRun):
           beacon: of the run.
           open_bucket: a public address to a bucket to read; ValueError for one that this node does not accept.
           say: takes a line for the node's operator.
-          hosts: that the node consists of; None where it is one process.
+          hosts: that the node consists of.
         """
         super().__init__(ledger, run=rules.run, slots=rules.slots, open_bucket=open_bucket, say=say)
         self.rules = rules
-        self._hosts = SoleHost() if hosts is None else hosts
+        self._hosts = hosts
         self._beacon = beacon
 
     def opening(self, status: RunStatus) -> Opening:

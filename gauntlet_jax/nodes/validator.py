@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gauntlet_jax import scoring
-from gauntlet_jax.compression import Format
-from gauntlet_jax.nodes.aggregation import CombineSteps, combine_sent
+from gauntlet_jax.compression import Aggregator, Format
+from gauntlet_jax.nodes.aggregation import combine_sent
 from gauntlet_jax.nodes.beacon import derive_int
 from gauntlet_jax.nodes.inspection import Inspector, Member, Seen, wide_indices
 from gauntlet_jax.nodes.memory import RANDOM, Memory
@@ -37,7 +37,7 @@ class ValidatorSteps(NamedTuple):
       evaluate: one peer's scores (see ``training.eval_step.make_evaluation``).
       overlap: ``(indices[peers, chunks, k], valid[peers]) -> share of common indices [peers, peers]``.
       rate: ``(rating, ranks, played) -> rating``, one match.
-      combine: the pieces of the aggregator.
+      combine: the aggregator, its functions compiled.
     """
 
     inspect: Callable[..., tuple[PseudoGradient, Any]]
@@ -46,7 +46,7 @@ class ValidatorSteps(NamedTuple):
     evaluate: Callable[..., dict[str, Any]]
     overlap: Callable[..., Any]
     rate: Callable[..., scoring.Rating]
-    combine: CombineSteps
+    combine: Aggregator
 
 
 class Verdict(NamedTuple):

@@ -1,6 +1,6 @@
 """What a run's model needs, counted from shapes alone: nothing is computed and nothing allocated."""
 
-import functools
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gauntlet_jax import compression, scoring
-from gauntlet_jax.config import Config
-from gauntlet_jax.training.model import init_params, make_loss_fn, stacked_axes
-from gauntlet_jax.types import LossFn
+from gauntlet_jax.build.task import abstract_task
+from gauntlet_jax.config import Config, MeshConfig
 
 _PEER_COPIES = 4  # parameters, their successor, the gradient and the sum of gradients
 _VALIDATOR_COPIES = 5  # parameters, their successor, a candidate, an update and the update of a round
@@ -51,27 +50,19 @@ def needs_of(config: Config) -> Needs:
     """Counts what a config's model needs.
 
     Raises:
-      ValueError: the model's shapes do not go together.
+      ValueError: a setting does not go with the model.
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    if config.build_model is None:
-        params = jax.eval_shape(functools.partial(init_params, config.model), key)
-        loss_fn, stacked = make_loss_fn(config.model), stacked_axes(params)
-    else:
-        params, loss_fn = _shapes_of_own_model(config)
-        stacked = None
-    settings = config.compression
-    make = compression.demo if settings.method == "demo" else compression.sparseloco
-    compressor = make(params, beta=settings.beta, k=settings.k, bits=settings.bits, stacked=stacked)
+    task = abstract_task(dataclasses.replace(config, mesh=MeshConfig()))
+    params, loss_fn, compressor = task.params, task.loss_fn, task.compressor
     counted = compression.sizes(compressor.format)
-    probe = jax.eval_shape(scoring.take_probe, params, key)
+    probe = jax.eval_shape(scoring.take_probe, params, jax.random.key(0))
     batch = jax.ShapeDtypeStruct((config.data.batch, config.data.length + 1), jnp.int32)
 
     def saved(params: Any, batch: Any) -> Any:
         return jax.vjp(lambda p: loss_fn(p, batch), params)[1]
 
     return Needs(
-        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
+        parameters=counted.parameters,
         values=counted.values,
         params=_bytes(params),
         residual=_bytes(jax.eval_shape(compressor.init, params)),
@@ -79,18 +70,6 @@ def needs_of(config: Config) -> Needs:
         activations=max(0, _bytes(jax.eval_shape(saved, params, batch)) - _bytes(params)),
         artifact=counted.bytes + _bytes(probe),
     )
-
-
-def _shapes_of_own_model(config: Config) -> tuple[Any, LossFn]:
-    assert config.build_model is not None
-    build, losses = config.build_model, []
-
-    def init(key: Any) -> Any:
-        params, loss_fn = build(key)
-        losses.append(loss_fn)
-        return params
-
-    return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0))), losses[0]
 
 
 def _bytes(tree: Any) -> int:

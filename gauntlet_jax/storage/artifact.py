@@ -31,6 +31,7 @@ from gauntlet_jax.storage.stored_arrays import (
     OutsideWindow,
     check_time,
     get_bounded,
+    payload_of,
     payload_schema,
     read_arrays,
     read_payloads,
@@ -204,7 +205,7 @@ def read_artifact(
       public_key: the sender's, which must have signed the manifest.
       max_declared: the most sequences that a peer may declare.
       window: ``(opens, closes)``, half open: what came outside is not read; None reads it whenever it came.
-      only: names of the arrays to read, whole parts; None reads all.
+      only: names of arrays to read, with all that lies in the same objects; None reads everything.
 
     Raises:
       MissingArtifact: there is none.
@@ -223,7 +224,8 @@ def read_artifact(
     if manifest.declared > max_declared:
         raise MalformedArtifact(f"it declares more than {max_declared} sequences")
 
-    wanted = schema if only is None else {name: spec for name, spec in schema.items() if name in only}
+    parts = {payload_of(name) for name in (schema if only is None else only)}
+    wanted = {name: spec for name, spec in schema.items() if payload_of(name) in parts}
     arrays, objects = read_payloads(bucket, key, wanted, window)
     for name, digest in array_digests(arrays).items():
         if digest != manifest.arrays[name]:

@@ -34,6 +34,11 @@ def framed_header(name: str, array: Any) -> bytes:
     )
 
 
+def leaf_name(path: Any) -> str:
+    """The path of a leaf, as ``jax.tree_util`` gives it, in one word: ``layers/0/w``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def named_leaves(tree: Any) -> dict[str, Any]:
     """The leaves of a pytree under their paths (``layers/0/w``), sorted by path.
 
@@ -42,7 +47,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     """
     named: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = leaf_name(path)
         if name in named:
             raise ValueError(f"two leaves of the tree are called {name!r}")
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):

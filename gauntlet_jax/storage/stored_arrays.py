@@ -66,7 +66,7 @@ def write_arrays(bucket: Bucket, key: str, arrays: Mapping[str, np.ndarray]) -> 
         metadata(name, spec)  # refuses what cannot be stored
     grouped: dict[str, list[np.ndarray]] = {}
     for name, array in sorted(arrays.items()):
-        grouped.setdefault(_payload_of(name), []).append(array_bytes(array))
+        grouped.setdefault(payload_of(name), []).append(array_bytes(array))
     objects = encode({payload: np.concatenate(flat) for payload, flat in grouped.items()})
     for name, data in objects.items():
         bucket.put(f"{key}/{name}", data)
@@ -112,7 +112,7 @@ def read_payloads(
     return _split(flat, schema), list(objects.values())
 
 
-def _payload_of(name: str) -> str:
+def payload_of(name: str) -> str:
     """The object that holds an array: one for each part of an artifact (``codes_3``), and one for what is in no part."""
     part = _PART.fullmatch(name)
     return _PAYLOAD if part is None else f"{_PAYLOAD}_{part[1]}"
@@ -122,7 +122,7 @@ def payload_schema(schema: Schema) -> Schema:
     """One array of all the bytes for each part."""
     sizes: dict[str, int] = {}
     for name, spec in schema.items():
-        payload = _payload_of(name)
+        payload = payload_of(name)
         sizes[payload] = sizes.get(payload, 0) + math.prod(spec.shape) * spec.dtype.itemsize
     return {payload: ArraySpec((nbytes,), np.dtype(np.uint8)) for payload, nbytes in sizes.items()}
 
@@ -130,7 +130,7 @@ def payload_schema(schema: Schema) -> Schema:
 def _split(payloads: Mapping[str, np.ndarray], schema: Schema) -> dict[str, np.ndarray]:
     arrays, ends = {}, dict.fromkeys(payloads, 0)
     for name, spec in sorted(schema.items()):
-        payload = _payload_of(name)
+        payload = payload_of(name)
         at = ends[payload]
         end = ends[payload] = at + math.prod(spec.shape) * spec.dtype.itemsize
         # A copy, so that every array is aligned and none keeps the others alive.

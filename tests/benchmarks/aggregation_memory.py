@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.peak_memory import peak_bytes
 
 from gauntlet_jax import compression
-from gauntlet_jax.nodes.aggregation import CombineSteps, combine_sent
+from gauntlet_jax.nodes.aggregation import combine_sent
 
 
 def main(side: int, peers: int) -> None:
@@ -23,12 +23,10 @@ def main(side: int, peers: int) -> None:
     compressor = compression.demo(params)
     fmt = compressor.format
     aggregator = compression.signed_mean(fmt)
-    steps = CombineSteps(
-        None,
-        lambda _, weights: weights,
-        jax.jit(aggregator.start),
-        jax.jit(aggregator.add, donate_argnums=0),
-        jax.jit(aggregator.finish),
+    compiled = aggregator._replace(
+        start=jax.jit(aggregator.start),
+        add=jax.jit(aggregator.add, donate_argnums=0),
+        finish=jax.jit(aggregator.finish),
     )
     unpack = jax.jit(lambda packed: compression.unpack(fmt, packed)[0])
     generator = np.random.default_rng(0)
@@ -38,7 +36,7 @@ def main(side: int, peers: int) -> None:
         codes = generator.integers(0, 256, packed["w"].codes.shape, np.uint8)
         return unpack({"w": packed["w"]._replace(codes=codes)})
 
-    jax.block_until_ready(combine_sent(steps, [of_one_peer] * peers, divisor=peers, places=peers))
+    jax.block_until_ready(combine_sent(compiled, [of_one_peer] * peers, divisor=peers, places=peers))
     print(peak_bytes())
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.fft
 
 from gauntlet_jax.compression import SparseTensor, clipped_mean, demo, signed_mean, sparseloco
-from gauntlet_jax.compression import combine as combined
+from gauntlet_jax.compression import combine as combine_lazily
 
 SHAPES = {"m": (6, 8), "v": (10,)}
 PARAMS = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in SHAPES.items()}
@@ -20,6 +20,10 @@ RULES = {
     "clipped": clipped_mean(LOCO.format),
 }
 THIRD = np.full(PEERS, 1 / 3, np.float32)
+
+
+def combined(aggregator, peers, weights):
+    return combine_lazily(aggregator, [lambda peer=peer: peer for peer in peers], weights)
 
 
 @functools.cache
@@ -188,6 +192,9 @@ def test_filler_adds_nothing_to_the_bit(rule):
     assert update == bits(combine(rule)([first, other, second], half[[0, 2, 1]]))
     assert update == bits(combine(rule)([first, second, third], half)), "the same call again"
     assert update == bits(combine(rule)([first, second], half[:2]))
+    assert update == bits(combine(rule)([first, second], np.append(half, np.float32(0)))), (
+        "places nobody took"
+    )
 
 
 @pytest.mark.parametrize("rule", RULES)
