@@ -8,9 +8,7 @@ On a slice of 32 v5p chips a node's round, compiled by the TPU's own compiler,
 
 fits: 12.79 of 95.74 GiB a chip (the inner steps; between steps 3.74). A peer trains for about 120 s on 30 steps of 192 sequences of 2048
 tokens, uploads 161 MB in 12 s at 110 Mbps and reads 15 such in 39 s at 500: a round takes 170 s, of which the chips compute 70 %.
-A validator evaluates two peers, each on as many sequences as a peer trains on, in 97 s each: 271 s a round.
-
-(Compiled before artifacts were dealt out into parts, which moves no tensor but the embedding.)
+A validator evaluates two peers, each on as many sequences as a peer trains on, in 99 s each: 275 s a round.
 
 The inner rate, the batch and the times are ours; the rest is SparseLoCo's (H, beta, k, bits, alpha from 1.0 to 0.65).
 """
