@@ -88,7 +88,10 @@ class Steps:
             return sent, jax.lax.pmin(well_formed.astype(jnp.int32), AXES) == 1
 
         inspect = shardings.per_shard(inspect, inputs=(specs,), outputs=(specs, everywhere))
-        self._inspect = timed("evaluate", jax.jit(inspect, in_shardings=(p,)))
+        taken = jax.tree.map(lambda shape: shape.sharding, self.payload.taken)
+        self._inspect = timed(
+            "evaluate", jax.jit(lambda arrays: inspect(self.payload.cut(arrays)), in_shardings=(taken,))
+        )
 
         def to_update(sent: PseudoGradient) -> Params:
             return task.aggregator.direction(task.compressor.decode(sent))
@@ -105,7 +108,7 @@ class Steps:
         rules = config.validator
         self._measure: Step | None = None
         self.validator = ValidatorSteps(
-            inspect=lambda arrays: self._inspect(self.payload.packed(arrays)),
+            inspect=lambda arrays: self._inspect(self.payload.take(arrays)),
             probe=probe,
             loss=self.loss,
             evaluate=timed("evaluate", make_evaluation(task.loss_fn, to_update, scores, shardings)),
@@ -140,13 +143,12 @@ class Steps:
         )
         scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=shardings.replicated)
         key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-        packed = _shapes(compression.packed_shapes(task.compressor.format), shardings.params)
         residual = _shapes(jax.eval_shape(task.compressor.init, params), shardings.params)
-        sent = _shapes(jax.eval_shape(self._inspect.function, packed)[0], shardings.params)
+        sent = _shapes(jax.eval_shape(self._inspect.function, self.payload.taken)[0], shardings.params)
         total = _shapes(jax.eval_shape(task.aggregator.start), task.sum_shardings)
         scale = scalar if self._measure is None else jax.tree.map(lambda _: scalar, shardings.params)
         work = [
-            Work("inspect", self._inspect, (packed,)),
+            Work("inspect", self._inspect, (self.payload.taken,)),
             Work("add", self.validator.combine.add, (total, sent, scale)),
             Work("finish", self.validator.combine.finish, (total,)),
             Work("apply", self.apply, (params, params, scalar)),
@@ -194,7 +196,8 @@ class Steps:
         add = jax.jit(add, in_shardings=(sums, p, shardings.replicated), out_shardings=sums, donate_argnums=0)
         compiled = aggregator._replace(
             start=jax.jit(aggregator.start, out_shardings=sums),
-            add=timed("aggregate", add),
+            # On one device the next peer's bytes are read while this peer is added; several could mix up what they say.
+            add=timed("aggregate", add, waits=shardings.mesh.size > 1),
             finish=timed("aggregate", jax.jit(finish, in_shardings=(sums,), out_shardings=p)),
         )
         if aggregator.measure is None or aggregator.scales is None:

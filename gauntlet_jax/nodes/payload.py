@@ -8,7 +8,7 @@ host the whole.
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +33,7 @@ class Payload:
     Attributes:
       schema: all arrays by name.
       reads: the names of those that this process needs: all of them, where a node is one process.
+      taken: shapes of what ``take`` gives, and where it lies.
     """
 
     def __init__(self, fmt: Format, shardings: Any, *, parts: int = 1):
@@ -47,6 +48,9 @@ class Payload:
           ValueError: a part lies on several hosts.
         """
         self._parts = parts
+        # One device cuts the arrays itself: three copies an artifact are many times faster than three a tensor.
+        devices = jax.tree.leaves(shardings)[0].device_set
+        self._as_they_lie = parts == len(devices) == 1
         self._structure = jax.tree.structure(shardings)
         packed = jax.tree.leaves(packed_shapes(fmt), is_leaf=lambda node: isinstance(node, PackedTensor))
         self._leaves = [
@@ -70,6 +74,19 @@ class Payload:
         self.reads = frozenset(
             self._name(field, part) for part in self._needed for field in PackedTensor._fields
         )
+        alone = jax.sharding.SingleDeviceSharding(min(devices, key=lambda device: device.id))
+        self.taken = (
+            {
+                name: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=alone)
+                for name, spec in self.schema.items()
+            }
+            if self._as_they_lie
+            else self._tree(
+                jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=leaf.sharding)
+                for leaf in self._leaves
+                for shape in leaf.shapes
+            )
+        )
 
     def arrays(self, packed: Any) -> dict[str, np.ndarray]:
         """The arrays that this process writes; each is written by one process of a node.
@@ -92,12 +109,19 @@ class Payload:
             for field in PackedTensor._fields
         }
 
-    def packed(self, arrays: Mapping[str, np.ndarray]) -> Any:
-        """The blocks of an artifact, for a compiled function that says where they go: a tree of ``PackedTensor``.
+    def take(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """What a compiled function takes of an artifact, and hands to ``cut``.
 
         Args:
           arrays: those of ``reads``, checked against the schema.
         """
+        return {name: arrays[name] for name in self.reads} if self._as_they_lie else self._packed(arrays)
+
+    def cut(self, taken: Any) -> Any:
+        """The blocks of what was taken, inside a compiled function: a tree of ``PackedTensor``."""
+        return self._packed(taken) if self._as_they_lie else taken
+
+    def _packed(self, arrays: Mapping[str, Any]) -> Any:
         slabs: list[dict[str, dict[int, np.ndarray]]] = [
             {field: {} for field in PackedTensor._fields} for _ in self._leaves
         ]
@@ -128,7 +152,12 @@ class Payload:
                 for leaf, held in zip(self._leaves, slabs, strict=True)
                 for field in PackedTensor._fields
             ]
-        tensors = [PackedTensor(*placed[at : at + 3]) for at in range(0, len(placed), 3)]
+        return self._tree(placed)
+
+    def _tree(self, fields: Iterable[Any]) -> Any:
+        """A tree of ``PackedTensor`` of the three fields of each tensor."""
+        each = iter(fields)
+        tensors = [PackedTensor(*three) for three in zip(each, each, each, strict=True)]
         return jax.tree.unflatten(self._structure, tensors)
 
     def _of(self, part: int) -> list[_Leaf]:

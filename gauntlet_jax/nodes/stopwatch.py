@@ -31,22 +31,23 @@ class Stopwatch:
         finally:
             self.seconds[kind] += self.now() - start
 
-    def step(self, kind: str, jitted: Callable[..., Any]) -> "Step":
-        """A jitted function whose calls count as ``kind``."""
-        return Step(self, kind, jitted)
+    def step(self, kind: str, jitted: Callable[..., Any], *, waits: bool = True) -> "Step":
+        """A jitted function whose calls count as ``kind``; one that does not wait counts where its result is waited for."""
+        return Step(self, kind, jitted, waits=waits)
 
 
 class Step:
-    """A jitted function, compiled ahead once for each kind of arguments, that waits for its results.
+    """A jitted function, compiled ahead once for each kind of arguments, that waits for its results unless told not to.
 
-    Waiting costs little on one device, and is what makes the account honest.
+    Waiting is what makes the account honest, and costs little but where the next call could go on beside this one.
 
     Attributes:
       function: the jitted function itself.
     """
 
-    def __init__(self, stopwatch: Stopwatch, kind: str, jitted: Any):
+    def __init__(self, stopwatch: Stopwatch, kind: str, jitted: Any, *, waits: bool = True):
         self.function = jitted
+        self._waits = waits
         self._stopwatch = stopwatch
         self._kind = kind
         self._compiled: dict[Any, Callable[..., Any]] = {}
@@ -62,7 +63,8 @@ class Step:
             with self._stopwatch.measure("compile"):
                 self.compile(*arguments)
         with self._stopwatch.measure(self._kind):
-            return jax.block_until_ready(self._compiled[key](*arguments))
+            result = self._compiled[key](*arguments)
+            return jax.block_until_ready(result) if self._waits else result
 
 
 class Work(NamedTuple):

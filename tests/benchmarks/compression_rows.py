@@ -90,7 +90,7 @@ def aggregate_rows(
     """Fifteen peers' bytes to one update, each read and checked when it is its turn, as every node does it."""
     steps, fmt = subject.steps, subject.task.compressor.format
     arrays, _ = steps.peer.encode(steps.peer.init(subject.task.params), subject.gradient)
-    packed = steps.payload.packed(arrays)
+    packed = steps.payload.cut(steps.payload.take(arrays))
     peers = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * PEERS), packed)
     plainly = jax.jit(lambda peers: plain_form.aggregate(fmt, peers))
 

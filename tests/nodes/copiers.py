@@ -50,7 +50,8 @@ class Mixer:
     def mix(self, parts: list[Arrays]) -> Arrays:
         """One artifact of the sum of some."""
         total = jax.tree.map(
-            lambda *leaves: sum(leaves), *[self._decode(self._payload.packed(part)) for part in parts]
+            lambda *leaves: sum(leaves),
+            *[self._decode(self._payload.cut(self._payload.take(part))) for part in parts],
         )
         return self._payload.arrays(self._encode(total))
 
