@@ -1,18 +1,18 @@
-"""``gauntlet lab STUDY``: studies that run the real system in a small form; economics asks whether sybils pay."""
+"""``gauntlet lab STUDY``: the paper's results and its open questions, each measured by a command."""
 
 import dataclasses
 import importlib
 import json
-import math
+import os
+import shlex
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
@@ -22,37 +22,39 @@ from rich.progress import (
 from gauntlet_jax.cli import libraries, overrides
 from gauntlet_jax.cli.run_folder import UsageError, one_line, write_atomically
 
-USAGE = """usage: gauntlet lab economics [--seeds 5] [--rounds 40] [--studies split,pair,designed-to-lose] [--out runs/economics]
+USAGE = """usage: gauntlet lab STUDY [--full] [--seeds N] [--jobs N] [--out DIR]
+       gauntlet lab --list
 
-economics  do several identities of one strategist earn more than the same work done honestly? Tables, JSON and a picture.
-
-gauntlet lab economics --help explains each flag."""
+Measures one study and writes its tables, pictures and report.html. What was measured is kept: a command that was stopped goes on from there.
+gauntlet lab STUDY --help explains each flag."""
 
 INTERRUPTED = 130
-JSON, PICTURE, RUNS = "economics.json", "economics.png", "runs"
-_FEWEST_ROUNDS = 8  # a quarter of them is not paid, and half of the rest tells something
-_SECONDS_A_RUN, _SECONDS_A_ROUND = 3.0, 0.1  # of one process on a laptop's core: for the announcement alone
+CELLS, JSON, PICTURE, REPORT = "cells", "results.json", "pictures.png", "report.html"
+_FEWEST_SEEDS = 2  # an interval needs two
 
 
 @dataclasses.dataclass(frozen=True)
-class EconomicsFlags:
-    """Do several identities of one strategist earn more than the same work done honestly? Runs small simulations to see.
+class LabFlags:
+    """Measures a study: its cells, then tables, pictures and one page of what they say.
 
     Attributes:
-      seeds: runs of each kind, at least 2; the intervals are over them.
-      rounds: of a run, at least 8; the first quarter is not paid.
-      studies: which of split, pair and designed-to-lose, with commas between them.
-      out: folder for economics.json, economics.png and the finished runs; a command that was stopped goes on from those.
-      processes: runs side by side.
-      picture: draw economics.png (needs matplotlib).
+      full: the study in full, as long as that takes; without, a form of it that takes under ten minutes on two cores.
+      seeds: runs of each kind, at least 2; the intervals are over them. Left out: as many as the study needs.
+      jobs: measurements side by side. Left out: as many as there are cores.
+      cluster: "none" measures in processes of this machine, "slurm" as jobs of Slurm (needs submitit and a folder that all
+        its machines see), "local" in submitit's stand-in for it.
+      partition: of Slurm; left out, its default.
+      out: folder for the results. Left out: runs/lab/STUDY, and runs/lab/STUDY-full in full.
+      pictures: draw charts (needs matplotlib).
     """
 
-    seeds: int = 5
-    rounds: int = 40
-    studies: str = "split,pair,designed-to-lose"
-    out: Path = Path("runs/economics")
-    processes: int = 2
-    picture: bool = True
+    full: bool = False
+    seeds: int | None = None
+    jobs: int | None = None
+    cluster: Literal["none", "slurm", "local"] = "none"
+    partition: str | None = None
+    out: Path | None = None
+    pictures: bool = True
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -67,103 +69,135 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
       UsageError: anything that the user can mend.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if arguments and arguments[0] in ("-h", "--help"):
         print(USAGE)
-        if arguments:
-            return 0
-        raise UsageError("lab needs a study: economics")
-    name, *rest = arguments
-    if name != "economics":
-        raise UsageError(f"there is no study {name!r}: economics")
-    flags = overrides.apply_overrides(EconomicsFlags(), rest, program="gauntlet lab economics")
-    return economics(flags, Console(highlight=False))
-
-
-def economics(flags: EconomicsFlags, console: Console) -> int:
-    """Runs what is missing, then shows and writes what all the runs say.
-
-    Args:
-      flags: of the command.
-      console: where to show progress and tables.
-
-    Returns:
-      0, or 130 after Ctrl-C; finished runs are kept.
-
-    Raises:
-      UsageError: a flag is out of its range, matplotlib is missing, or the folder cannot be written.
-    """
-    for name, least in (("seeds", 2), ("rounds", _FEWEST_ROUNDS), ("processes", 1)):
-        if getattr(flags, name) < least:
-            raise UsageError(f"--{name}: {getattr(flags, name)}, at least {least} is needed")
+        return 0
+    if not arguments:
+        raise UsageError("lab needs a study: gauntlet lab --list names them")
+    console = Console(highlight=False)
     libraries.quiet()
-    lab, pictures = (importlib.import_module(f"gauntlet_jax.lab.{name}") for name in ("economics", "picture"))
-    studies = tuple(dict.fromkeys(flags.studies.split(",")))
-    for study in studies:
-        if study not in lab.STUDIES:
-            raise UsageError(f"--studies: there is no study {study!r}: {', '.join(lab.STUDIES)}")
-    if flags.picture:
-        try:
-            pictures.check_matplotlib()
-        except pictures.NoMatplotlib as error:
-            raise UsageError(one_line(error)) from error
+    studies = importlib.import_module("gauntlet_jax.lab.studies").STUDIES
+    name, *rest = arguments
+    if name == "--list":
+        for study in studies.values():
+            console.print(f"{study.name:<12} {study.question}", markup=False, soft_wrap=True)
+        return 0
+    if name not in studies:
+        raise UsageError(f"there is no study {name!r}: {', '.join(studies)}")
+    flags = overrides.apply_overrides(LabFlags(), rest, program=f"gauntlet lab {name}")
     try:
-        return _economics(flags, studies, lab, pictures, console)
-    except UsageError:
-        raise
+        return _study(studies[name], flags, shlex.join(["gauntlet", "lab", *arguments]), console)
     except BrokenProcessPool as error:
         raise UsageError(
-            "a process of the study was killed, perhaps for its memory: what was finished is kept, go on with --processes 1"
+            "a process of the study was killed, perhaps for its memory: what was measured is kept, go on with --jobs 1"
         ) from error
     except OSError as error:
-        raise UsageError(f"{flags.out}: {one_line(error)}") from error
+        raise UsageError(f"{_folder(name, flags)}: {one_line(error)}") from error
 
 
-def _economics(
-    flags: EconomicsFlags, studies: Sequence[str], lab: Any, pictures: Any, console: Console
-) -> int:
-    runs = lab.Runs(flags.out / RUNS, studies, seeds=flags.seeds, rounds=flags.rounds)
-    missing = runs.missing()
-    if missing and _simulate(runs, missing, flags, console):
+def _study(study: Any, flags: LabFlags, command: str, console: Console) -> int:
+    """Measures what is missing, then shows and writes what it all says."""
+    size = "full" if flags.full else "quick"
+    seeds = study.seeds[size] if flags.seeds is None else flags.seeds
+    jobs = (os.cpu_count() or 1) if flags.jobs is None else flags.jobs
+    for name, given, least in (("seeds", seeds, _FEWEST_SEEDS), ("jobs", jobs, 1)):
+        if given < least:
+            raise UsageError(f"--{name}: {given}, at least {least} is needed")
+    cells_lib, picture, report = (
+        importlib.import_module(f"gauntlet_jax.lab.{name}") for name in ("cells", "picture", "report")
+    )
+    try:
+        if flags.pictures:
+            picture.check_matplotlib()
+        if flags.cluster != "none":
+            cells_lib.check_cluster()
+    except (picture.NoMatplotlib, cells_lib.NoCluster) as error:
+        raise UsageError(one_line(error)) from error
+    folder = _folder(study.name, flags)
+    cells = cells_lib.Cells(folder / CELLS, study, size, seeds=seeds)
+    console.print(study.question, style="bold", markup=False, soft_wrap=True)
+    missing = cells.missing()
+    if missing and _measure(cells, missing, flags, jobs, console):
         return INTERRUPTED
-    found = {study: lab.study(study, runs, rounds=flags.rounds) for study in studies}
-    for findings in found.values():
-        for table in findings.tables:
-            console.print(lab.as_text(table), markup=False, soft_wrap=True)
-            console.print()
-    document = lab.document(found, seeds=flags.seeds, rounds=flags.rounds)
-    write_atomically(flags.out / JSON, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    console.print(f"numbers  {flags.out / JSON}", markup=False, soft_wrap=True)
-    if flags.picture:
-        pictures.draw([findings.panel for findings in found.values()], flags.out / PICTURE)
-        console.print(f"picture  {flags.out / PICTURE}", markup=False, soft_wrap=True)
-    console.print("± is half a 95 % t-interval over the seeds; gains are paired by seed")
+    findings = study.conclude(size, cells.of)
+    origin = report.Origin(study.name, study.question, size, seeds, len(cells.all), command, report.version())
+    _tell(findings, console)
+    written = {"numbers": folder / JSON, "report": folder / REPORT}
+    write_atomically(
+        folder / JSON, json.dumps(report.document(findings, origin), indent=2, allow_nan=False) + "\n"
+    )
+    write_atomically(folder / REPORT, report.page(findings, origin, pictures=flags.pictures))
+    if flags.pictures and findings.panels:
+        picture.draw(findings.panels, folder / PICTURE)
+        written["pictures"] = folder / PICTURE
+    for what, path in written.items():
+        console.print(f"{what:<9} {path}", markup=False, soft_wrap=True)
     return 0
 
 
-def _simulate(runs: Any, missing: Sequence[Any], flags: EconomicsFlags, console: Console) -> bool:
-    """Runs what is missing; returns whether Ctrl-C came first."""
-    kept = len(runs.jobs) - len(missing)
-    processes = min(flags.processes, len(missing))
-    minutes = len(missing) * (_SECONDS_A_RUN + _SECONDS_A_ROUND * flags.rounds) / processes / 60
+def _measure(cells: Any, missing: Sequence[Any], flags: LabFlags, jobs: int, console: Console) -> bool:
+    """Measures what is missing; returns whether Ctrl-C came first."""
+    kept = len(cells.all) - len(missing)
+    jobs = min(jobs, len(missing))
+    work = {cell: cells.seconds(cell) for cell in missing}
     console.print(
-        f"{len(missing)} runs of {flags.rounds} rounds, {processes} side by side: about {math.ceil(minutes)} min"
+        f"{len(missing)} measurements, {jobs} side by side: about {_duration(sum(work.values()) / jobs)}"
         + (f" ({kept} are there already)" if kept else "")
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
     finished = 0
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        bar = progress.add_task("simulating", total=len(missing))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+        # In seconds of expected work, so that the time left is right where cells differ in size.
+        bar = progress.add_task("measuring", total=sum(work.values()), count=f"0/{len(missing)}")
 
-        def done(job: Any) -> None:
+        def done(cell: Any) -> None:
             nonlocal finished
             finished += 1
-            progress.update(bar, advance=1, description=f"{job.case}, seed {job.seed}")
+            progress.update(
+                bar,
+                advance=work[cell],
+                description=f"{cell.case}, seed {cell.seed}",
+                count=f"{finished}/{len(missing)}",
+            )
 
         try:
-            runs.run(missing, processes=processes, prepare=libraries.quiet, done=done)
+            if flags.cluster == "none":
+                cells.run(missing, jobs=jobs, prepare=libraries.quiet, done=done)
+            else:
+                cells.run_on_cluster(
+                    missing,
+                    cluster=flags.cluster,
+                    partition=flags.partition,
+                    jobs=jobs,
+                    prepare=libraries.quiet,
+                    done=done,
+                )
         except KeyboardInterrupt:
             console.print(
-                f"stopped after {kept + finished} of {len(runs.jobs)} runs; the same command goes on from there"
+                f"stopped after {kept + finished} of {len(cells.all)} measurements; the same command goes on from there"
             )
             return True
+        except importlib.import_module("gauntlet_jax.lab.cells").NoCluster as error:
+            raise UsageError(one_line(error)) from error
     return False
+
+
+def _tell(findings: Any, console: Console) -> None:
+    as_text = importlib.import_module("gauntlet_jax.lab.tables").as_text
+    for table in findings.tables:
+        console.print(as_text(table), markup=False, soft_wrap=True)
+        console.print()
+    for claim in findings.claims:
+        console.print("yes  " if claim.holds else "no   ", style="green" if claim.holds else "red", end="")
+        console.print(claim.text, markup=False, soft_wrap=True)
+    console.print(importlib.import_module("gauntlet_jax.lab.report").INTERVALS, style="dim")
+
+
+def _folder(name: str, flags: LabFlags) -> Path:
+    if flags.out is not None:
+        return flags.out
+    return Path("runs/lab") / (f"{name}-full" if flags.full else name)
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

@@ -20,7 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "plan": "say whether a run fits chips that need not be there, and how long its rounds take",
     "follow": "watch a shared run from outside, and keep its records for report and explain",
     "report": "write a run as one self-contained HTML page",
-    "lab": "study small runs: whether several identities of one strategist pay",
+    "lab": "measure a question of the method on small runs: figure2, stability, economics",
     "audit": "compute a run again from its artifacts, records and ledger alone, and say where it differs",
     "explain": "say why a peer was paid what it was paid, in the whole run or in one round",
 }

@@ -1,47 +1,92 @@
-"""What a study comes to: tables, and the panel of it in the picture."""
+"""What a study comes to: claims, tables and charts. Pure data; ``picture`` draws it and ``report`` lays it out."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from gauntlet_jax.lab.recorded import Recorded
-from gauntlet_jax.lab.replay import PayRule, Settings, shares
 from gauntlet_jax.lab.statistics import Interval
 from gauntlet_jax.lab.tables import Table
 
 
-class Panel(NamedTuple):
-    """One chart: points with intervals over named places.
+class Claim(NamedTuple):
+    """Something that was asked, and whether it was seen.
+
+    Attributes:
+      text: in one sentence, with its numbers.
+      holds: whether it does.
+    """
+
+    text: str
+    holds: bool
+
+
+class Dots(NamedTuple):
+    """Points with intervals over named places.
 
     Attributes:
       title: what it shows.
+      unit: of the y axis.
       places: labels along the x axis.
-      series: intervals by place, in percent of the payouts, by the series' name.
-      honest: what honesty would earn, lines across by their names.
+      series: intervals by place, by the series' name.
+      lines: values to compare with, across the chart, by their names.
     """
 
     title: str
+    unit: str
     places: tuple[str, ...]
     series: Mapping[str, tuple[Interval, ...]]
-    honest: Mapping[str, float]
+    lines: Mapping[str, float] = {}
+
+
+class Curves(NamedTuple):
+    """Lines with bands over a number.
+
+    Attributes:
+      title: what it shows.
+      x_unit, unit: of the axes.
+      series: ``(x, intervals)`` by the series' name; an interval of no width has no band.
+      log: which axes are logarithmic: "", "x", "y" or "xy".
+      marks: places along the x axis to look at, by their names.
+    """
+
+    title: str
+    x_unit: str
+    unit: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[Interval]]]
+    log: str = ""
+    marks: Mapping[str, float] = {}
+
+
+class Grid(NamedTuple):
+    """A matrix of numbers, coloured.
+
+    Attributes:
+      title: what it shows.
+      unit: of the numbers.
+      rows, columns: labels.
+      values: by row and column; None where there is none.
+      bound: values up to it are good.
+    """
+
+    title: str
+    unit: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    bound: float
+
+
+Panel: TypeAlias = Dots | Curves | Grid
 
 
 class Findings(NamedTuple):
     """Of one study.
 
     Attributes:
+      claims: what was to be shown, first things first.
       tables: in the order in which they are read.
-      panel: its chart.
+      panels: its charts.
     """
 
+    claims: tuple[Claim, ...]
     tables: tuple[Table, ...]
-    panel: Panel
-
-
-def own_shares(runs: Sequence[Recorded], rule: PayRule, settings: Settings) -> list[float]:
-    """What all the strategist's identities together were paid, in percent of all payouts, by seed."""
-    return [100.0 * float(shares(run, rule, settings)[: run.own].sum()) for run in runs]
-
-
-def main_shares(runs: Sequence[Recorded], rule: PayRule, settings: Settings) -> list[float]:
-    """What the first identity was paid, in percent of all payouts, by seed."""
-    return [100.0 * float(shares(run, rule, settings)[0]) for run in runs]
+    panels: tuple[Panel, ...]

@@ -29,7 +29,7 @@ class Table:
 
 def as_text(table: Table) -> str:
     """A table for a terminal: the first column to the left, the others to the right."""
-    lines = [list(table.columns), *([_shown(cell) for cell in row] for row in table.rows)]
+    lines = [list(table.columns), *([shown(cell) for cell in row] for row in table.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
 
     def aligned(line: Sequence[str]) -> str:
@@ -53,7 +53,8 @@ def as_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _shown(cell: Cell) -> str:
+def shown(cell: Cell) -> str:
+    """A cell as text."""
     if isinstance(cell, Interval):
         return f"{cell.mean:.1f} ± {cell.half:.1f}"
     return f"{cell:.2f}" if isinstance(cell, float) else str(cell)

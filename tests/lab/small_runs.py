@@ -20,6 +20,11 @@ def recorded(peer_score, *, own=1, **columns) -> Recorded:
         "declared": np.ones(scores.shape, np.int64),
         "payable": np.ones(scores.shape, bool),
         "slashed": np.zeros(scores.shape, bool),
+        "refused": np.zeros(scores.shape, bool),
+        "aggregated": np.ones(scores.shape, bool),
+        "random_score": np.full(scores.shape, np.nan),
+        "assigned_score": np.full(scores.shape, np.nan),
+        "heldout_loss": np.full(rounds, np.nan),
         **{name: np.array(column) for name, column in columns.items()},
     }
     return Recorded(own=own, names=tuple(f"p{i}" for i in range(peers)), peer_score=scores, **given)

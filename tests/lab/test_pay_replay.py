@@ -7,8 +7,15 @@ import pytest
 from small_runs import recorded
 
 from gauntlet_jax import scoring
+from gauntlet_jax.lab.economics.replay import (
+    PayRule,
+    Settings,
+    net_of_registration,
+    rated_again,
+    shares,
+    struck_out,
+)
 from gauntlet_jax.lab.recorded import from_document, to_document
-from gauntlet_jax.lab.replay import PayRule, Settings, net_of_registration, rated_again, shares, struck_out
 
 SETTINGS = Settings(payable_after=0, proof_gate=0.5)
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gauntlet_jax.lab.cases import HONEST_PEERS
-from gauntlet_jax.lab.findings import Findings, Panel, own_shares
+from gauntlet_jax.lab.economics.cases import HONEST_PEERS
+from gauntlet_jax.lab.economics.replay import PayRule, Settings
+from gauntlet_jax.lab.economics.shares import PAID, own_shares
+from gauntlet_jax.lab.findings import Dots, Findings
 from gauntlet_jax.lab.recorded import Recorded
-from gauntlet_jax.lab.replay import PayRule, Settings
 from gauntlet_jax.lab.statistics import paired_interval, t_interval, verdict
 from gauntlet_jax.lab.tables import Table
 
@@ -73,13 +74,14 @@ def study(runs: Callable[[str], Sequence[Recorded]], settings: Settings) -> Find
         " the column before the last two is the gain over one honest peer with both batches, in points;"
         " slashed: rounds a run in which one of them (of the honest) was.",
     )
-    panel = Panel(
+    panel = Dots(
         "two identities, one gradient",
+        PAID,
         tuple(_PAIRS),
         {"share of the pair": tuple(intervals)},
         {"two honest peers": honest_share(2), "one honest peer": honest_share(1)},
     )
-    return Findings((table,), panel)
+    return Findings((), (table,), (panel,))
 
 
 def honest_share(batches: int) -> float:

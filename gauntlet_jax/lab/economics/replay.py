@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gauntlet_jax import scoring
-from gauntlet_jax.lab.recorded import Recorded
+from gauntlet_jax.lab.recorded import Recorded, column_names
 from gauntlet_jax.rewards.incentive import incentives
 from gauntlet_jax.rewards.rules import RewardRules
 from gauntlet_jax.types import PeerHistory
@@ -109,12 +109,9 @@ def struck_out(run: Recorded, settings: Settings) -> Recorded:
     ranks = run.rank[:, kept]
     # Places among those who are left: 0, 1, 2 ... in the old order; -1, who did not play, is below all and stays.
     places = np.array([[(row[row >= 0] < rank).sum() if rank >= 0 else -1 for rank in row] for row in ranks])
-    columns = {
-        field.name: getattr(run, field.name)[:, kept]
-        for field in dataclasses.fields(run)
-        if field.name not in ("own", "names", "rank")
-    }
-    alone = Recorded(own=1, names=tuple(run.names[i] for i in kept), rank=places, **columns)
+    columns = {name: getattr(run, name)[:, kept] for name in column_names() if name != "rank"}
+    names = tuple(run.names[i] for i in kept)
+    alone = Recorded(own=1, names=names, heldout_loss=run.heldout_loss, rank=places, **columns)
     mu, sigma = rated_again(alone, settings.rating_beta, settings.rating_tau)
     scores, payable = _judged_again(alone, mu, sigma, settings.proof_gate, settings)
     return dataclasses.replace(alone, rating_mu=mu, rating_sigma=sigma, peer_score=scores, payable=payable)

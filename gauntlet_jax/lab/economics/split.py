@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from gauntlet_jax.lab import costs
-from gauntlet_jax.lab.cases import FEW_AGGREGATED, HONEST_PEERS, TOTAL_BATCHES, WIDE
-from gauntlet_jax.lab.findings import Findings, Panel, own_shares
+from gauntlet_jax.lab.economics import costs
+from gauntlet_jax.lab.economics.cases import FEW_AGGREGATED, HONEST_PEERS, TOTAL_BATCHES, WIDE
+from gauntlet_jax.lab.economics.replay import PayRule, Settings
+from gauntlet_jax.lab.economics.shares import PAID, own_shares
+from gauntlet_jax.lab.findings import Dots, Findings
 from gauntlet_jax.lab.recorded import Recorded
-from gauntlet_jax.lab.replay import PayRule, Settings
 from gauntlet_jax.lab.statistics import paired_interval, t_interval, verdict
 from gauntlet_jax.lab.tables import Cell, Table
 
@@ -71,13 +72,14 @@ def study(runs: Callable[[str], Sequence[Recorded]], settings: Settings) -> Find
     series = {f"power {power:g}": tuple(map(t_interval, powers[power])) for power in (1.0, 2.0, 3.0)}
     series["gate .2, x data"] = tuple(map(t_interval, mended["gate .2, x data"]))
     series[f"data checked x{WIDE}, gate .2"] = tuple(map(t_interval, wide["gate .2"]))
-    panel = Panel(
+    panel = Dots(
         f"{TOTAL_BATCHES} batches as k identities",
+        PAID,
         tuple(map(str, _KS)),
         series,
         {"by compute": TOTAL_BATCHES * _ONE},
     )
-    return Findings(tables, panel)
+    return Findings((), tables, (panel,))
 
 
 def _by_power(powers: Mapping[float, list[list[float]]]) -> Table:

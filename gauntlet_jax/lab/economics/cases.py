@@ -1,25 +1,21 @@
 """The runs of the economics studies: a strategist's identities first, honest peers with one batch each beside them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
-from gauntlet_jax import scoring
-from gauntlet_jax.config import CompressionConfig, Config, DataConfig, PeerConfig, ScheduleConfig
+from gauntlet_jax.config import Config
 from gauntlet_jax.lab import strategists
-from gauntlet_jax.lab.replay import Settings
+from gauntlet_jax.lab.economics.replay import Settings
+from gauntlet_jax.lab.small_run import PROOF_GATE, small_config
 from gauntlet_jax.nodes.attacks import HONEST
 from gauntlet_jax.nodes.peer import Behavior
-from gauntlet_jax.nodes.rules import ValidatorRules
-from gauntlet_jax.rewards.rules import RewardRules
-from gauntlet_jax.training.model import DecoderConfig
 
 HONEST_PEERS = 5
 TOTAL_BATCHES = 8  # of the strategist that splits
-PROOF_GATE = 0.5
 FEW_AGGREGATED = 2  # the other top-G that is tried
 SAMPLE = 5  # |S_t|, as in the live run
 WIDE = 4  # batches that a peer is evaluated on, where more of what it declares is checked
-_WIDTH = 32
 _OVERLAP_FLOOR = 0.4
 _NO_OVERLAP_RULE = 1.01  # no two peers share more than all of their indices
 _LOSERS = ("sign_flip", "noise", "one_sequence", "climb_then_lose")
@@ -38,6 +34,7 @@ class Case:
       sample_size: peers evaluated a round; None: all.
       overlap_rule: whether pairs that send the same coefficients are slashed.
       sample_batches: batches of data that a peer is evaluated on.
+      rounds: of the run.
     """
 
     name: str
@@ -46,6 +43,7 @@ class Case:
     sample_size: int | None = None
     overlap_rule: bool = True
     sample_batches: int = 1
+    rounds: int = 40
 
 
 def settings(rounds: int) -> Settings:
@@ -53,38 +51,23 @@ def settings(rounds: int) -> Settings:
     return Settings(payable_after=rounds // 4, proof_gate=PROOF_GATE)
 
 
-def config_of(case: Case, *, seed: int, rounds: int) -> Config:
-    """A case's run: the quickstart made small, without a baseline, artifacts in memory."""
-    judged = settings(rounds)
-    peers = [PeerConfig(f"own-{i}", behavior) for i, behavior in enumerate(case.own)]
-    return Config(
-        name=case.name,
-        seed=seed,
-        peers=(*peers, *(PeerConfig(f"honest-{i}") for i in range(HONEST_PEERS))),
-        rounds=rounds,
-        model=DecoderConfig(
-            vocabulary=256, width=_WIDTH, layers=1, heads=2, kv_heads=1, intermediate=3 * _WIDTH
-        ),
-        data=DataConfig(length=32, batch=16, capacity=TOTAL_BATCHES, heldout=64, max_bytes=4_000_000),
-        compression=CompressionConfig(beta=0.9, k=64, bits=8),
-        learning_rate=ScheduleConfig(
-            peak=8e-3, warmup_rounds=min(5, rounds - 1), schedule_rounds=max(2, rounds)
-        ),
-        validator=ValidatorRules(
-            top_g=case.top_g,
-            sample_size=case.sample_size,
-            sample_batches=case.sample_batches,
-            max_sync_score=1.5,
-            proof_decay=judged.proof_decay,
-            rating_beta=judged.rating_beta,
-            rating_tau=judged.rating_tau,
-            overlap_floor=_OVERLAP_FLOOR if case.overlap_rule else _NO_OVERLAP_RULE,
-        ),
-        rewards=RewardRules(payable_after=judged.payable_after, payable_proof=judged.proof_gate),
-        store="memory",
-        heldout_every=rounds,
-        peer_score=scoring.gated_peer_score(threshold=judged.proof_gate, gamma=judged.proof_decay),
+def config_of(case: Case, seed: int) -> Config:
+    """A case's run (see ``small_config``)."""
+    judged = settings(case.rounds)
+    peers: dict[str, str | Behavior] = {f"own-{i}": behavior for i, behavior in enumerate(case.own)}
+    peers |= {f"honest-{i}": "honest" for i in range(HONEST_PEERS)}
+    config = small_config(case.name, peers, seed=seed, rounds=case.rounds, capacity=TOTAL_BATCHES)
+    rules = dataclasses.replace(
+        config.validator,
+        top_g=case.top_g,
+        sample_size=case.sample_size,
+        sample_batches=case.sample_batches,
+        proof_decay=judged.proof_decay,
+        rating_beta=judged.rating_beta,
+        rating_tau=judged.rating_tau,
+        overlap_floor=_OVERLAP_FLOOR if case.overlap_rule else _NO_OVERLAP_RULE,
     )
+    return dataclasses.replace(config, validator=rules)
 
 
 def split_cases() -> Iterator[Case]:
@@ -127,7 +110,7 @@ def loser_cases(rounds: int) -> Iterator[Case]:
                 yield Case(f"lose-{m}-{kind}{ending}", own, sample_size=sample_size)
 
 
-def cases_of(studies: Sequence[str], *, rounds: int) -> dict[str, Case]:
-    """The runs of some studies by name."""
-    made = {"split": split_cases, "pair": pair_cases, "designed-to-lose": lambda: loser_cases(rounds)}
-    return {case.name: case for study in studies for case in made[study]()}
+def all_cases(rounds: int) -> dict[str, Case]:
+    """The runs of the whole study by name."""
+    made: Iterable[Case] = chain(split_cases(), pair_cases(), loser_cases(rounds))
+    return {case.name: dataclasses.replace(case, rounds=rounds) for case in made}

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gauntlet_jax.lab.cases import HONEST_PEERS, SAMPLE, loser_cases
-from gauntlet_jax.lab.findings import Findings, Panel, main_shares, own_shares
+from gauntlet_jax.lab.economics.cases import HONEST_PEERS, SAMPLE, loser_cases
+from gauntlet_jax.lab.economics.replay import PayRule, Settings, struck_out
+from gauntlet_jax.lab.economics.shares import PAID, main_shares, own_shares
+from gauntlet_jax.lab.findings import Dots, Findings
 from gauntlet_jax.lab.recorded import Recorded
-from gauntlet_jax.lab.replay import PayRule, Settings, struck_out
 from gauntlet_jax.lab.statistics import Interval, paired_interval, t_interval, verdict
 from gauntlet_jax.lab.tables import Cell, Table
 
@@ -58,13 +59,14 @@ def study(runs: Callable[[str], Sequence[Recorded]], settings: Settings, *, roun
     places = tuple(
         label for label in series["everybody evaluated"] if all(label in s for s in series.values())
     )
-    panel = Panel(
+    panel = Dots(
         "sybils that lose on purpose: the main identity's share",
+        PAID,
         places,
         {how: tuple(shown[place] for place in places) for how, shown in series.items()},
         {"an equal share": _ONE},
     )
-    return Findings(tuple(tables), panel)
+    return Findings((), tuple(tables), (panel,))
 
 
 def _row(runs: Sequence[Recorded], settings: Settings) -> tuple[tuple[Cell, ...], Interval]:

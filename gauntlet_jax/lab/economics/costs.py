@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from gauntlet_jax.lab.replay import net_of_registration
+from gauntlet_jax.lab.economics.replay import net_of_registration
 from gauntlet_jax.lab.statistics import paired_interval, t_interval
 from gauntlet_jax.lab.tables import Cell, Table
 
