@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def test_the_later_of_two_alike_is_slashed_from_the_second_round_on_and_honest_p
     names = ("ada", "ben", "cleo", "dov", "eva")
     # What the validator knows goes through a checkpoint's JSON after every round: it must all come back.
     simulation = started(tiny(peers=(PeerConfig("twin", TWIN), *map(PeerConfig, names))))
-    slashed = []
+    slashed, helped = [], []
     for _ in range(10):
         record = simulation.run_round()
         assert all(peer.refusal is None for peer in record.peers)
@@ -33,7 +34,14 @@ def test_the_later_of_two_alike_is_slashed_from_the_second_round_on_and_honest_p
         validator._memory.suspected[:] = False
         validator._memory.histories = [PeerHistory()] * 6
         validator.restore(json.loads(known))
+        scores = {peer.name: peer.scores["random"] for peer in record.peers}
+        helped.append(scores["twin"] > 0 and scores["ada"] > 0)
         slashed.append({peer.name: peer.slashed for peer in record.peers if peer.slashed})
-    assert slashed == [{}, *[{"twin": ("overlap",)}] * 9]
+    # What does not lower the loss is left out of the comparison, and a pair must stand out two rounds running.
+    expected = [
+        {"twin": ("overlap",)} if now and before else {} for before, now in pairwise([False, *helped])
+    ]
+    assert slashed == expected
+    assert sum(map(bool, slashed)) >= 6
     assert record.peers[0].behavior == "custom"
     assert record.peers[0].standing == 0.75**3
